@@ -1,0 +1,22 @@
+"""`playground bench lanes | train`: figures beside named peers, in one run."""
+
+import argparse
+import importlib
+
+BENCHES = {
+    "lanes": ("playground.bench.lanes", "base + two adapters decoded together ÷ the same three one after the other"),
+    "train": ("playground.bench.train", "tokens/s and peak memory beside TRL's SFTTrainer"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    subparsers = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
+    for name, (module, summary) in BENCHES.items():
+        sub = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        # SUPPRESS: a --json given before the bench's name is not overwritten by this parser's default
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object last")
+        importlib.import_module(module).add_arguments(sub)
+
+
+def main(args: argparse.Namespace) -> dict | None:
+    return importlib.import_module(BENCHES[args.bench][0]).main(args)

@@ -1,0 +1,167 @@
+"""Settings as frozen dataclasses: the only home of defaults and bounds.
+
+A field's name is the form's key and the CLI's flag; its metadata holds the help text and the bounds.
+`parse(TrainConfig, {"rank": "8"})` turns form or CLI strings into a checked config, and every config is
+checked again where it is used.
+"""
+
+import dataclasses
+import math
+import os
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from playground.errors import PlaygroundError
+
+PACKAGE = Path(__file__).resolve().parent
+# In a checkout assets/ stands beside the package; a wheel carries it inside.
+ASSETS = PACKAGE.parent / "assets" if (PACKAGE.parent / "assets" / "models.toml").exists() else PACKAGE / "assets"
+
+
+def setting(default, help: str, **bounds):
+    """A dataclass field with its help text and bounds (`min`, `max`, `above`, `choices`)."""
+    return field(default=default, metadata={"help": help, **bounds})
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the next token is chosen. Temperature 0 is greedy: always the likeliest token."""
+
+    max_new_tokens: int = setting(200, "longest reply, in tokens", min=1, max=4096)
+    temperature: float = setting(0.7, "0 is greedy; higher is more varied", min=0.0, max=5.0)
+    top_p: float = setting(0.95, "keep the likeliest tokens that together hold this probability", above=0.0, max=1.0)
+    top_k: int = setting(0, "keep at most this many tokens (0: all)", min=0, max=1000)
+    min_p: float = setting(0.0, "drop tokens less likely than this share of the likeliest", min=0.0, max=1.0)
+    repetition_penalty: float = setting(1.1, "above 1 makes tokens already used less likely", min=0.5, max=3.0)
+    seed: int = setting(0, "same seed, same prompt, same reply", min=0, max=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A LoRA fine-tune, complete: the same object on the form, on the command line and in the run's folder."""
+
+    model: str = setting("smollm2-135m-instruct", "base model: a catalog name, a Hub id or a folder")
+    data: str = setting("tool-calls", "a built-in data set or a JSON, JSONL or CSV file")
+    template: str = setting("chatml-tools", "chat template: a name, 'model' (its own) or a .jinja file")
+    name: str = setting("", "name of the run and its adapter (empty: made from the recipe and the time)")
+    recipe: str = setting("", "recipe the run was started from")
+    rows: int = setting(0, "use at most this many rows (0: all)", min=0, max=10_000_000)
+    rank: int = setting(8, "LoRA rank", min=1, max=256)
+    alpha: float = setting(16.0, "LoRA alpha; the update is scaled by alpha / rank", above=0.0, max=1024.0)
+    dropout: float = setting(0.0, "dropout on the adapter's input", min=0.0, max=0.9)
+    targets: str = setting("all-linear", "which layers get an adapter", choices=("all-linear", "attention"))
+    learning_rate: float = setting(2e-3, "peak learning rate", above=0.0, max=1.0)
+    warmup_steps: int = setting(5, "steps of linear warm-up", min=0, max=100_000)
+    final_lr_share: float = setting(0.05, "share of the peak rate left at the last step", min=0.0, max=1.0)
+    weight_decay: float = setting(0.0, "AdamW weight decay", min=0.0, max=1.0)
+    clip: float = setting(1.0, "gradient norm is clipped to this", above=0.0, max=1000.0)
+    batch_size: int = setting(8, "rows per step", min=1, max=1024)
+    epochs: float = setting(1.0, "passes over the rows (ignored when steps is set)", above=0.0, max=1000.0)
+    steps: int = setting(0, "optimizer steps (0: from epochs)", min=0, max=10_000_000)
+    max_length: int = setting(1024, "longest row in tokens; longer rows are cut, and counted", min=8, max=131_072)
+    eval_share: float = setting(0.05, "share of rows held out for the eval loss", min=0.0, max=0.5)
+    eval_every: int = setting(10, "steps between two evaluations", min=1, max=100_000)
+    eval_rows: int = setting(32, "at most this many rows for the eval loss", min=1, max=10_000)
+    probe: str = setting("What is 23 * 47?", "a prompt the model in training answers at each evaluation")
+    probe_tokens: int = setting(48, "longest probe answer, in tokens", min=1, max=1024)
+    dtype: str = setting("auto", "weights and adapter", choices=("auto", "bfloat16", "float32"))
+    load_in_4bit: bool = setting(False, "load the base in NF4 (bitsandbytes, CUDA)")
+    threads: int = setting(0, "CPU threads (0: all)", min=0, max=1024)
+    seed: int = setting(0, "order of the rows and the adapter's start", min=0, max=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Where the app listens and what it opens with."""
+
+    host: str = setting("", "address to listen on (empty: GRADIO_SERVER_NAME, else 127.0.0.1)")
+    port: int = setting(0, "port (0: GRADIO_SERVER_PORT, else the first free one from 7860)", min=0, max=65535)
+    model: str = setting("smollm2-135m-instruct", "model to load at start")
+    open_browser: bool = setting(False, "open a browser window")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Everything the app writes, under one folder.
+
+    `PLAYGROUND_HOME` moves it; a Space with a persistent disk sets it to `/data`.
+    """
+
+    home: Path = field(
+        default_factory=lambda: Path(
+            os.environ.get("PLAYGROUND_HOME") or platformdirs.user_cache_path("instruction-tuning-playground")
+        ).expanduser()
+    )
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def votes(self) -> Path:
+        return self.home / "votes.sqlite3"
+
+    @property
+    def licences(self) -> Path:
+        return self.home / "accepted-licences.json"
+
+
+def fields(config_class) -> list[dataclasses.Field]:
+    """The fields that a form shows and a command line takes."""
+    return [f for f in dataclasses.fields(config_class) if "help" in f.metadata]
+
+
+def parse(config_class, values: dict):
+    """A checked `config_class` from form, JSON or CLI values; strings are converted.
+
+    Raises PlaygroundError naming the field, what was given and what would work. Unknown keys are refused.
+    """
+    hints = typing.get_type_hints(config_class)
+    known = {f.name: f for f in fields(config_class)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise PlaygroundError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(known)}")
+    return check(config_class(**{name: _convert(name, value, hints[name]) for name, value in values.items()}))
+
+
+def check(config):
+    """Return `config` unchanged, or raise PlaygroundError for the first value out of its bounds."""
+    for f in fields(type(config)):
+        value, bounds = getattr(config, f.name), f.metadata
+        if "choices" in bounds and value not in bounds["choices"]:
+            raise PlaygroundError(f"{f.name} must be one of {', '.join(bounds['choices'])}, got {value!r}")
+        low, high = bounds.get("min", bounds.get("above")), bounds.get("max")
+        if low is None and high is None:
+            continue
+        too_low = value <= low if "above" in bounds else value < low
+        if too_low or value > high:
+            between = f"above {low:,} and at most {high:,}" if "above" in bounds else f"between {low:,} and {high:,}"
+            raise PlaygroundError(f"{f.name} must be {between}, got {value:,}")
+    return config
+
+
+def _convert(name: str, value, kind: type):
+    if kind is bool and isinstance(value, str):
+        if value.strip().lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+            return value.strip().lower() in ("true", "yes", "on", "1")
+        raise PlaygroundError(f"{name} must be true or false, got {value!r}")
+    if kind not in (int, float):
+        return kind(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise PlaygroundError(f"{name} must be a number, got {value!r}") from None
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise PlaygroundError(f"{name} must be a {'whole' if kind is int else 'finite'} number, got {value!r}")
+    return kind(number)

@@ -1,0 +1,9 @@
+"""The one exception that is shown to the user as it is."""
+
+
+class PlaygroundError(Exception):
+    """A sentence for the user: what was given, and what would work.
+
+    Raised where the value is used. The UI shows it as an error, the CLI prints it and exits with 1;
+    any other exception is a fault of ours and stays loud in the log.
+    """
