@@ -1,0 +1,1 @@
+"""The only importer of Gradio: one file per tab, and tabs do not import each other."""

@@ -1,0 +1,110 @@
+"""The page: header, model state, four tabs; and the server that shows it."""
+
+import html
+from functools import partial
+
+import gradio as gr
+
+from playground.config import Paths, ServeConfig
+from playground.ui import arena_tab, preview_tab, theme, tools_tab, train_tab
+from playground.ui.common import Services, fetch_notice
+
+TABS = (("Templates", preview_tab), ("Fine-tune", train_tab), ("Chat", arena_tab), ("Tools", tools_tab))
+CSS = theme.CSS + "".join(tab.CSS for _, tab in TABS)
+
+
+def build(services: Services) -> gr.Blocks:
+    """The whole page; it can be built without any model on the machine."""
+    with gr.Blocks(title="Instruction-Tuning Playground", analytics_enabled=False) as page:
+        gr.HTML(theme.MASTHEAD)
+        state = gr.HTML(elem_id="model-state")
+        with gr.Group(visible=False, elem_id="banner") as banner:
+            notice = gr.HTML()
+            with gr.Row():
+                get = gr.Button("Get the model", variant="primary", size="sm", visible=False)
+                cancel = gr.Button("Cancel", size="sm", visible=False)
+        with gr.Tabs():
+            for title, tab in TABS:
+                with gr.Tab(title, id=title.lower()):
+                    tab.build(services)
+        timer = gr.Timer(1.0)
+        shown = [state, banner, notice, get, cancel, timer]
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        gr.on([page.load, timer.tick], partial(model_state, services), None, shown, **quiet)
+        get.click(partial(get_model, services), None, shown, **quiet)
+        cancel.click(partial(cancel_model, services), None, shown, **quiet)
+    return page
+
+
+def model_state(services: Services) -> tuple:
+    """What the header and the banner say now: state, banner, notice, get, cancel, timer."""
+    fetch = services.fetches.find(services.model)
+    here = services.sources.find(services.model) is not None
+    running = fetch is not None and fetch.state == "running"
+    engine = services.engine.state(services.model)
+    busy = running or engine.startswith("loading")
+    kind = "ready" if engine.startswith("ready") else "loading" if busy else "failed" if "fail" in engine else "cold"
+    text = "fetching the model" if running else engine if here else "no model on this machine yet"
+    return (
+        f'<div class="model-state {kind}"><i></i><span>Model: {html.escape(text)}</span></div>',
+        gr.update(visible=running or not here),
+        fetch_notice(services, services.model),
+        gr.update(visible=not running and not here, value="Try again" if fetch else "Get the model"),
+        gr.update(visible=running),
+        gr.Timer(1.0 if busy or not here else 5.0),
+    )
+
+
+def get_model(services: Services) -> tuple:
+    services.fetches.start(services.model)
+    return model_state(services)
+
+
+def cancel_model(services: Services) -> tuple:
+    services.fetches.cancel(services.model)
+    return model_state(services)
+
+
+def make_services(config: ServeConfig, paths: Paths) -> Services:
+    from playground.services.engine import Engine
+    from playground.services.fetches import Fetches
+    from playground.services.jobs import Jobs
+    from playground.services.sources import Sources
+    from playground.services.votes import Votes
+
+    sources = Sources(paths)
+    return Services(
+        paths=paths,
+        sources=sources,
+        engine=(engine := Engine(sources, paths)),
+        jobs=Jobs(paths, sources),
+        votes=Votes(paths.votes),
+        fetches=Fetches(sources, then=engine.warm),
+        model=config.model,
+    )
+
+
+def launch(config: ServeConfig, paths: Paths) -> None:
+    """Serve the page until interrupted. The model is fetched and loaded after the server answers, in the background."""
+    services = make_services(config, paths)
+    page = build(services)
+    page.queue(default_concurrency_limit=40, max_size=200)
+    page.launch(
+        # None lets gradio read GRADIO_SERVER_NAME and GRADIO_SERVER_PORT
+        server_name=config.host or None,
+        server_port=config.port or None,
+        inbrowser=config.open_browser,
+        share=False,
+        prevent_thread_lock=True,
+        max_threads=100,
+        theme=theme.THEME,
+        css=CSS,
+        head=theme.HEAD,
+        js=theme.JS,
+        footer_links=[],
+        quiet=True,
+    )
+    print(f"Instruction-Tuning Playground: {page.local_url}", flush=True)
+    # a model that is here is loaded at once; one that is not is fetched first, shown on every page
+    services.fetches.start(services.model)
+    page.block_thread()

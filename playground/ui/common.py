@@ -1,0 +1,75 @@
+"""What more than one tab needs: the services, how an error is shown, how a fetch is shown."""
+
+import functools
+import html
+import inspect
+from dataclasses import dataclass
+
+import gradio as gr
+
+from playground.config import Paths, ServeConfig
+from playground.errors import PlaygroundError
+from playground.services.fetches import Fetches
+
+
+@dataclass(frozen=True)
+class Services:
+    """What belongs to the process, handed to every tab's `build`."""
+
+    paths: Paths
+    sources: object
+    engine: object
+    jobs: object
+    votes: object
+    fetches: Fetches | None = None
+    model: str = ServeConfig.model  # the catalog name the app opened with
+
+
+def shown(handler):
+    """Wrap a handler (function or generator) so that a PlaygroundError is shown on the page as it is."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def wrapper(*args, **kwargs):
+            try:
+                yield from handler(*args, **kwargs)
+            except PlaygroundError as error:
+                raise _error(error) from error
+    else:
+
+        @functools.wraps(handler)
+        def wrapper(*args, **kwargs):
+            try:
+                return handler(*args, **kwargs)
+            except PlaygroundError as error:
+                raise _error(error) from error
+
+    return wrapper
+
+
+def _error(error: PlaygroundError) -> gr.Error:
+    # gr.Error shows HTML, and the sentence may quote what a visitor or a model wrote
+    return gr.Error(html.escape(str(error)), duration=20, print_exception=False)
+
+
+def fetch_notice(services: Services, name: str) -> str:
+    """HTML that says where the fetch of a model stands: progress with rate and time left, or why it failed."""
+    title = next((entry.title for entry in services.sources.entries() if entry.name == name), name)
+    title = html.escape(title)
+    fetch = services.fetches.find(name)
+    if fetch is None or fetch.state == "done":
+        return f'<div class="notice"><p>{title} is not on this machine yet.</p></div>'
+    if fetch.state == "cancelled":
+        return f'<div class="notice"><p>Fetching {title} was cancelled. What was downloaded is kept.</p></div>'
+    if fetch.state == "failed":
+        return f'<div class="notice failed"><p>{title} could not be fetched. {html.escape(fetch.error)}</p></div>'
+    progress = fetch.progress
+    if progress is None:
+        return f'<div class="notice"><p>Fetching {title} …</p></div>'
+    share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+    amount = f"{progress.done / 1e6:,.0f} of {progress.total / 1e6:,.0f} MB" if progress.total else ""
+    rate = f"{progress.rate / 1e6:.1f} MB/s" if progress.rate else ""
+    eta = f"{progress.eta:,.0f} s left" if progress.eta is not None else ""
+    words = ", ".join(part for part in (html.escape(progress.stage), amount, rate, eta) if part)
+    bar = f'<div class="bar"><b style="width:{share:.0%}"></b></div>' if progress.total else ""
+    return f'<div class="notice"><p>{title}: {words}</p>{bar}</div>'
