@@ -1,0 +1,161 @@
+"""Splits a reply into content, reasoning and calls while it grows.
+
+A format says with `Marker`s what opens and closes a span. `split` is a pure function of the text so far, so
+what a reader sees cannot depend on how the text was cut into pieces; `Stream` feeds it piece by piece.
+While the text still grows, an end that may be the beginning of a marker ("<tool_c") is held back.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What opens and closes a span of `kind`: "content", "reasoning" or "call".
+
+    `end(text, start)` finds where the span's body ends when the first `close` is not always the right one
+    (a JSON string may hold one); it returns the index of the closing marker, or -1.
+    `until` lists openers that end the span too, for models that forget to close it.
+    """
+
+    kind: str
+    open: str
+    close: str
+    end: Callable[[str, int], int] | None = None
+    until: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a reply. `text` has no markers; `raw` has. `closed` says whether the closing marker came."""
+
+    kind: str
+    text: str
+    raw: str
+    closed: bool = True
+
+
+def split(text: str, markers: tuple[Marker, ...], final: bool = True, reasoning: bool = True) -> list[Span]:
+    """The spans of `text`, in order; their `raw` texts tile it (up to what is held back when not `final`).
+
+    With `reasoning`, a closing reasoning marker that nothing opened ends a reasoning that the prompt opened:
+    everything before it is reasoning. Templates of thinking models put the opening marker in the prompt.
+    """
+    spans: list[Span] = []
+    at = 0
+    if reasoning:
+        orphan = _orphan_close(text, markers)
+        if orphan is not None:
+            marker, position = orphan
+            at = position + len(marker.close)
+            spans.append(Span("reasoning", text[:position], text[:at]))
+    while at < len(text):
+        opened = _first_open(text, at, markers)
+        if opened is None:
+            rest = text[at:]
+            held = 0 if final else _partial_end(rest, _watched(markers, reasoning))
+            if rest[: len(rest) - held]:
+                spans.append(Span("content", rest[: len(rest) - held], rest[: len(rest) - held]))
+            break
+        position, marker = opened
+        if position > at:
+            spans.append(Span("content", text[at:position], text[at:position]))
+        body = position + len(marker.open)
+        span, at = _read_span(text, position, body, marker, final)
+        spans.append(span)
+    return spans
+
+
+class Stream:
+    """`split`, fed piece by piece. `feed` and `finish` return all spans so far, ready to be shown."""
+
+    def __init__(self, markers: tuple[Marker, ...], reasoning: bool = True):
+        self.markers, self.reasoning, self.text = markers, reasoning, ""
+
+    def feed(self, piece: str) -> list[Span]:
+        self.text += piece
+        return split(self.text, self.markers, final=False, reasoning=self.reasoning)
+
+    def finish(self) -> list[Span]:
+        return split(self.text, self.markers, final=True, reasoning=self.reasoning)
+
+
+def close_outside_strings(close: str) -> Callable[[str, int], int]:
+    """An `end` for JSON bodies: the first `close` that no JSON string holds."""
+
+    def end(text: str, start: int) -> int:
+        quoted = False
+        i = start
+        while i < len(text):
+            if quoted and text[i] == "\\":
+                i += 2
+                continue
+            if text[i] == '"':
+                quoted = not quoted
+            elif not quoted and text.startswith(close, i):
+                return i
+            i += 1
+        return -1
+
+    return end
+
+
+def _read_span(text: str, position: int, body: int, marker: Marker, final: bool) -> tuple[Span, int]:
+    end = marker.end(text, body) if marker.end else text.find(marker.close, body)
+    if end < 0 and marker.end and final:
+        # An unbalanced quote hides the marker: the body is broken, and the first marker ends it.
+        end = text.find(marker.close, body)
+    stop = min((i for i in (text.find(o, body) for o in marker.until) if i >= 0), default=-1)
+    if stop >= 0 and (end < 0 or stop < end) and not (marker.end and _in_string(text, body, stop)):
+        return Span(marker.kind, text[body:stop], text[position:stop], closed=False), stop
+    if end >= 0:
+        at = end + len(marker.close)
+        return Span(marker.kind, text[body:end], text[position:at]), at
+    rest = text[body:]
+    held = 0 if final else _partial_end(rest, [marker.close, *marker.until])
+    return Span(marker.kind, rest[: len(rest) - held], text[position : len(text) - held], closed=False), len(text)
+
+
+def _in_string(text: str, start: int, stop: int) -> bool:
+    quoted = False
+    i = start
+    while i < stop:
+        if quoted and text[i] == "\\":
+            i += 1
+        elif text[i] == '"':
+            quoted = not quoted
+        i += 1
+    return quoted
+
+
+def _first_open(text: str, at: int, markers: tuple[Marker, ...]) -> tuple[int, Marker] | None:
+    found = [(text.find(m.open, at), -len(m.open), i) for i, m in enumerate(markers)]
+    found = [f for f in found if f[0] >= 0]
+    if not found:
+        return None
+    position, _, index = min(found)
+    return position, markers[index]
+
+
+def _orphan_close(text: str, markers: tuple[Marker, ...]) -> tuple[Marker, int] | None:
+    for marker in markers:
+        if marker.kind != "reasoning":
+            continue
+        position = text.find(marker.close)
+        if position >= 0 and marker.open not in text[:position]:
+            return marker, position
+    return None
+
+
+def _watched(markers: tuple[Marker, ...], reasoning: bool) -> list[str]:
+    closes = [m.close for m in markers if m.kind == "reasoning"] if reasoning else []
+    return [m.open for m in markers] + closes
+
+
+def _partial_end(text: str, strings: list[str]) -> int:
+    """Length of the longest end of `text` that begins one of `strings`."""
+    longest = max((len(s) for s in strings), default=1) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        if any(s.startswith(text[-length:]) for s in strings):
+            return length
+    return 0

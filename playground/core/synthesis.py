@@ -1,0 +1,338 @@
+"""Seeded conversations that teach a small model when and how to call the demo tools.
+
+`tool_calls(n, seed, split)` writes rows `{"messages", "tools"}`: about 42 % arithmetic, 33 % weather and 25 % talk that
+needs no tool. 35 % of the tool rows go on with the tool's result and a spoken answer, taken from the real tools. Every
+row has the same tools and no system message, so all rows share one prompt prefix, which makes a training step cheaper.
+
+Training and testing share no phrase, no city and no number: phrases and cities stand in one table or the other, and a
+number belongs to the split that `number_split` says.
+
+Every question has one right answer. An expression is written in the order of the question with one blank around
+each operator, division as `/`, powers as `**`, p % of a as `p / 100 * a`; a city is copied as the question writes it.
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+from urllib.parse import parse_qs, urlsplit
+
+from playground.core import phrases, tools
+from playground.core.tools import ToolError, calculator, weather
+from playground.errors import PlaygroundError
+
+SPLITS = (phrases.TRAIN, phrases.TEST)
+CALCULATOR_SHARE, WEATHER_SHARE = 0.42, 0.33
+CONTINUED_SHARE = 0.35  # of the tool rows: result and answer follow
+SEVERAL_SHARE = 0.06  # of the tool rows: two calls in one turn
+EARLIER_SHARE = 0.06  # of all rows: an exchange comes before the question
+
+_SYMBOLS = {
+    "+": ["+"], "-": ["-"], "*": ["*", "*", "*", "x", "×", "times"], "/": ["/", "/", "÷", "divided by"],
+}  # fmt: skip
+_WORDS = {"+": "plus", "-": "minus"}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question, the calls it needs (none for talk), and the answer where no tool gives it."""
+
+    question: str
+    calls: tuple[tuple[str, dict], ...] = ()
+    answer: str = ""
+
+
+def tool_calls(n: int, seed: int = 0, split: str = phrases.TRAIN) -> list[dict]:
+    """`n` different rows; the same `n`, `seed` and `split` give the same rows."""
+    if split not in SPLITS:
+        raise PlaygroundError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if n < 1:
+        raise PlaygroundError(f"n must be at least 1, got {n:,}")
+    return _Writer(split, random.Random(f"tool-calls {split} {seed}")).rows(n)
+
+
+def number_split(text: str) -> str:
+    """The split that a number belongs to, from its digits: 23, 2.3 and 2300.0 may differ, 23 always is the same."""
+    return phrases.TEST if int(text.replace(".", "") or 0) % 11 in (3, 7) else phrases.TRAIN
+
+
+def city_split(cities: Iterable[weather.City]) -> dict[str, list[weather.City]]:
+    """A quarter of the table's cities is for testing only."""
+    ordered = sorted(cities, key=lambda city: weather.plain(city.name))
+    return {
+        phrases.TEST: [city for i, city in enumerate(ordered) if i % 4 == 1],
+        phrases.TRAIN: [city for i, city in enumerate(ordered) if i % 4 != 1],
+    }
+
+
+class _Writer:
+    def __init__(self, split: str, rng: random.Random):
+        self.split, self.rng = split, rng
+        self.all_cities = weather.load_cities()
+        self.cities = city_split(self.all_cities)[split]
+        self.schemas = tools.schemas()
+
+    def rows(self, n: int) -> list[dict]:
+        calculations, weathers = round(n * CALCULATOR_SHARE), round(n * WEATHER_SHARE)
+        kinds = [self.sum] * calculations + [self.weather] * weathers + [self.chat] * (n - calculations - weathers)
+        self.rng.shuffle(kinds)
+        seen: set[str] = set()
+        return [self._new(kind, seen) for kind in kinds]
+
+    def _new(self, kind: Callable[[], Ask], seen: set[str]) -> dict:
+        for _ in range(200):
+            several = kind != self.chat and self.rng.random() < SEVERAL_SHARE
+            messages = self.conversation(self.several() if several else kind())
+            key = json.dumps([m["content"] for m in messages if m["role"] == "user"])
+            if key not in seen:
+                seen.add(key)
+                return {"messages": messages, "tools": self.schemas}
+        raise PlaygroundError("there are not that many different rows; ask for fewer")
+
+    # ---- questions
+
+    def sum(self) -> Ask:
+        question, expression = self.rng.choices(
+            [self._symbols, self._spoken, self._single, self._story, self._units], [42, 14, 16, 22, 6]
+        )[0]()
+        return Ask(question, ((calculator.NAME, {"expression": expression}),))
+
+    def weather(self) -> Ask:
+        city = self.nowhere() if self.rng.random() < 0.03 else self.city()
+        question = self.pick(phrases.WEATHER).format(city=city)
+        return self._shape(Ask(question, ((weather.NAME, {"city": city}),)))
+
+    def several(self) -> Ask:
+        kind = self.rng.choice([phrases.TWO_CITIES, phrases.TWO_SUMS, phrases.SUM_AND_CITY])
+        city, city2 = self.rng.sample([c.name for c in self.cities], 2)
+        (e, expression), (e2, expression2) = self._expression(), self._expression()
+        question = self.pick(kind).format(city=city, city2=city2, e=e, e2=e2)
+        sums = [(calculator.NAME, {"expression": x}) for x in (expression, expression2)]
+        places = [(weather.NAME, {"city": c}) for c in (city, city2)]
+        both = {id(phrases.TWO_CITIES): places, id(phrases.TWO_SUMS): sums}
+        return Ask(question, tuple(both.get(id(kind), [sums[0], places[0]])))
+
+    def chat(self) -> Ask:
+        said, answer = self.pick(phrases.CHAT)
+        city = self.rng.choice(self.cities)
+        country, capital = self.pick(phrases.CAPITALS)
+        slots = {
+            "name": self.pick(phrases.NAMES), "topic": self.pick(phrases.TOPICS), "things": self.pick(phrases.THINGS),
+            "n": self.whole(2, 99), "city": city.name, "where": city.country, "country": country, "capital": capital,
+        }  # fmt: skip
+        said = said.format(**slots)
+        if self.rng.random() < 0.25:
+            said = self.rng.choice(
+                [said.rstrip(".?!"), said.lower(), said.rstrip(".?!") + "!", said.lower().rstrip(".?!")]
+            )
+        return Ask(said, (), answer.format(**slots))
+
+    def _symbols(self) -> tuple[str, str]:
+        written, expression = self._expression()
+        return self.pick(phrases.ASK).format(e=written), expression
+
+    def _expression(self) -> tuple[str, str]:
+        """An expression as people write it, and its one canonical writing."""
+        operators = self.rng.choices(["+", "-", "*", "/"], [3, 3, 4, 2], k=self.rng.choices([1, 2, 3], [80, 17, 3])[0])
+        numbers = [self.number() for _ in range(len(operators) + 1)]
+        if operators == ["/"]:
+            numbers = list(self.divisible())
+        tight = self.rng.random() < 0.35
+        words = not tight and self.rng.random() < 0.15
+        signs = {sign: self.rng.choice(_SYMBOLS[sign]) for sign in operators}
+        if words:
+            signs.update({s: _WORDS[s] for s in signs if s in _WORDS})
+        if tight:  # "23times47" nobody writes
+            signs = {s: s if sign.isascii() and sign[0].isalpha() else sign for s, sign in signs.items()}
+        gap = "" if tight else " "
+        brackets = len(operators) == 2 and not words and self.rng.random() < 0.4
+        written, expression = [numbers[0]], [numbers[0]]
+        for sign, value in zip(operators, numbers[1:], strict=True):
+            written += [gap, signs[sign], gap, value]
+            expression += [" ", sign, " ", value]
+        if brackets:
+            left = self.rng.random() < 0.6
+            for parts in (written, expression):
+                parts[0 if left else 4] = "(" + parts[0 if left else 4]
+                parts[4 if left else 8] += ")"
+        return "".join(written), "".join(expression)
+
+    def _spoken(self) -> tuple[str, str]:
+        question, expression = self.pick(phrases.SPOKEN)
+        a, b = self.divisible() if "/" in expression else (self.number(), self.number())
+        if "-" in expression:
+            a, b = sorted((a, b), key=float, reverse=True)
+        return question.format(a=a, b=b), expression.format(a=a, b=b)
+
+    def _single(self) -> tuple[str, str]:
+        question, expression = self.pick(phrases.SINGLE)
+        p, q = (self.whole(2, 20), self.whole(2, 9)) if "{q}" in question else (self.whole(1, 99), "")
+        a = self.number()
+        if "sqrt" in expression and self.rng.random() < 0.6:
+            a = self.until(lambda: str(self.rng.randint(2, 60) ** 2))
+        return question.format(a=a, p=p, q=q), expression.format(a=a, p=p, q=q)
+
+    def _story(self) -> tuple[str, str]:
+        stories = phrases.STORIES[self.split]
+        sign = self.rng.choice(list(stories))
+        a, b = self.divisible() if sign == "/" else (self.whole(2, self.top()), self.whole(2, self.top()))
+        if sign == "-":
+            a, b = sorted((a, b), key=int, reverse=True)
+        names = {"name": self.pick(phrases.NAMES), "things": self.pick(phrases.THINGS)}
+        return self.rng.choice(stories[sign]).format(a=a, b=b, **names), f"{a} {sign} {b}"
+
+    def _units(self) -> tuple[str, str]:
+        small, large, factor = self.rng.choice(phrases.UNITS)
+        a = self.whole(2, self.rng.choice([20, 99, 500]))
+        return self.pick(phrases.UNIT_QUESTIONS).format(small=small, large=large, a=a), f"{a} * {factor}"
+
+    # ---- words and numbers of the split
+
+    def pick(self, table: dict[str, list]):
+        return self.rng.choice(table[self.split])
+
+    def city(self) -> str:
+        city = self.rng.choice(self.cities)
+        name = self.rng.choice([city.name, *city.aliases]) if self.rng.random() < 0.2 else city.name
+        if self.rng.random() < 0.08 and city.country != name:
+            name = f"{name}, {city.country}"
+        return name.lower() if self.rng.random() < 0.06 else name
+
+    def nowhere(self) -> str:
+        return self.pick(phrases.NOWHERE)
+
+    def top(self) -> int:
+        return self.rng.choice([9, 30, 99, 99, 999, 9999])
+
+    def whole(self, low: int, high: int) -> str:
+        return self.until(lambda: str(self.rng.randint(low, max(high, low + 11))))
+
+    def number(self) -> str:
+        if self.rng.random() < 0.14:
+            digits = self.rng.choice([1, 2])
+            return self.until(lambda: f"{self.rng.uniform(0.1, self.top()):.{digits}f}")
+        return self.whole(1, self.top())
+
+    def divisible(self) -> tuple[str, str]:
+        """A dividend and a divisor without a rest."""
+        while True:
+            b = int(self.whole(2, self.rng.choice([9, 12, 30, 99])))
+            a = str(b * self.rng.randint(2, self.rng.choice([9, 50, 99])))
+            if number_split(a) == self.split:
+                return a, str(b)
+
+    def until(self, draw: Callable[[], str]) -> str:
+        while number_split(text := draw()) != self.split:
+            pass
+        return text
+
+    def _shape(self, ask: Ask) -> Ask:
+        """Some visitors write without capitals or the question mark; what is copied stays as it is."""
+        if self.rng.random() < 0.15:
+            question = ask.question.rstrip("?.")
+            return Ask(
+                question[0].lower() + question[1:] if not question.startswith("I") else question,
+                _lowered(ask, question),
+            )
+        return ask
+
+    # ---- conversations
+
+    def conversation(self, ask: Ask) -> list[dict]:
+        earlier = []
+        if self.rng.random() < EARLIER_SHARE:
+            first = self.rng.choice([self.sum, self.weather, self.chat])()
+            earlier = self.exchange(first, continued=True)
+        continued = bool(ask.calls) and self.rng.random() < CONTINUED_SHARE
+        messages = [*earlier, *self.exchange(ask, continued)]
+        if continued and self.rng.random() < 0.1:
+            said, answer = self.pick(phrases.AFTERWARDS)
+            messages += [_user(said), {"role": "assistant", "content": answer}]
+        return messages
+
+    def exchange(self, ask: Ask, continued: bool) -> list[dict]:
+        if not ask.calls:
+            return [_user(ask.question), {"role": "assistant", "content": ask.answer}]
+        calls = [{"type": "function", "function": {"name": name, "arguments": args}} for name, args in ask.calls]
+        messages = [_user(ask.question), {"role": "assistant", "content": "", "tool_calls": calls}]
+        if not continued:
+            return messages
+        run = self._tools()
+        results = [_result(run[name], arguments) for name, arguments in ask.calls]
+        for (name, _), result in zip(ask.calls, results, strict=True):
+            messages.append({"role": "tool", "name": name, "content": json.dumps(result, ensure_ascii=False)})
+        spoken = " ".join(_spoken(call, result) for call, result in zip(ask.calls, results, strict=True))
+        return [*messages, {"role": "assistant", "content": spoken}]
+
+    def _tools(self) -> dict:
+        """The real tools, on some day of the year; a third of the time with a live service behind them."""
+        day = date(2025, self.rng.randint(1, 12), self.rng.randint(1, 28))
+        fetch = (lambda url, timeout: self._live(url, day)) if self.rng.random() < 0.33 else None
+        made = (calculator.make(), weather.make(fetch, self.all_cities, lambda: day))
+        return {tool.name: tool.run for tool in made}
+
+    def _live(self, url: str, day: date) -> dict:
+        """What Open-Meteo might answer: made-up, near what the place is like; the row's answer is about this result."""
+        query = parse_qs(urlsplit(url).query)
+        if "name" in query:
+            return {}
+        place = (float(query["latitude"][0]), float(query["longitude"][0]))
+        city = next(city for city in self.all_cities if (city.latitude, city.longitude) == place)
+        degrees = city.typical(day.month) + self.rng.randint(-6, 6)
+        wet = [71, 73, 75] if degrees < 1 else [51, 61, 63, 65, 80, 95]
+        hour = f"{day.isoformat()}T{self.rng.randint(0, 23):02}:00"
+        code = self.rng.choice([0, 1, 2, 3, 45, *wet])
+        return {"current": {"temperature_2m": degrees, "weather_code": code, "time": hour}}
+
+
+def questions(rows: list[dict]) -> list[tuple[list[dict], list[dict]]]:
+    """What to ask and what to expect, from rows: the messages up to the last question, and the calls due after it.
+
+    The calls are `{"name", "arguments"}`; none for a question that needs no tool.
+    """
+    asked = []
+    for row in rows:
+        messages = row["messages"]
+        at = max(i for i, m in enumerate(messages) if m["role"] == "assistant" and messages[i - 1]["role"] == "user")
+        due = [call["function"] for call in messages[at].get("tool_calls") or []]
+        asked.append((messages[:at], due))
+    return asked
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers in a question, as written."""
+    return re.findall(r"\d+(?:\.\d+)?", text)
+
+
+def _user(text: str) -> dict:
+    return {"role": "user", "content": text}
+
+
+def _lowered(ask: Ask, question: str) -> tuple:
+    """The calls after the question's first letter became small: a city that stands first is copied small too."""
+    city = ask.calls[0][1]["city"]
+    if question.startswith(city) and not question.startswith("I"):
+        return ((weather.NAME, {"city": city[0].lower() + city[1:]}),)
+    return ask.calls
+
+
+def _result(run: Callable[..., dict], arguments: dict) -> dict:
+    try:
+        return run(**arguments)
+    except ToolError as error:
+        return {"error": str(error)}
+
+
+def _spoken(call: tuple[str, dict], result: dict) -> str:
+    name, arguments = call
+    if "error" in result:
+        return f"That did not work: {result['error']}"
+    if name == calculator.NAME:
+        return f"{arguments['expression']} = {result['result']}."
+    place, degrees = result["city"], result["temperature_c"]
+    if "conditions" in result:
+        return f"It is {degrees} °C in {place} right now: {result['conditions']}."
+    month = result["source"].split("typical for ")[1].split(",")[0]
+    return f"In {month} it is typically {degrees} °C in {place} (climate table, not today's weather)."

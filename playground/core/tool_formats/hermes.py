@@ -1,0 +1,35 @@
+"""Hermes / Qwen calls: `<tool_call>` JSON `</tool_call>`, results in `<tool_response>`.
+
+Source of the format: https://github.com/NousResearch/Hermes-Function-Calling. Reasoning is `<think>…</think>`.
+"""
+
+import json
+
+from playground.core.streaming import Marker, close_outside_strings
+from playground.core.tool_formats.reading import parse as parse_spans
+from playground.core.tool_formats.reading import read_json_call
+from playground.core.tool_formats.values import Call, Fault, Parsed
+
+NAME = "hermes"
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+CALL = Marker("call", OPEN, CLOSE, end=close_outside_strings(CLOSE), until=(OPEN,))
+MARKERS = (CALL, Marker("reasoning", "<think>", "</think>"))
+
+
+def write(calls: list[Call]) -> str:
+    return "\n".join(
+        f"{OPEN}\n{json.dumps({'name': c.name, 'arguments': c.arguments}, ensure_ascii=False)}\n{CLOSE}" for c in calls
+    )
+
+
+def read(body: str, raw: str, closed: bool) -> Call | Fault:
+    """A whole JSON object counts even where the closing tag is missing: nothing about it is guessed."""
+    return read_json_call(body, raw, closed, where=f"between {OPEN} and {CLOSE}")
+
+
+def parse(text: str, reasoning: bool = True) -> Parsed:
+    return parse_spans(text, MARKERS, read, reasoning)
+
+
+def write_result(name: str, content: str) -> str:
+    return f"<tool_response>\n{content}\n</tool_response>"

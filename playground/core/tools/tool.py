@@ -1,0 +1,24 @@
+"""A tool: what the model is told about it, and the function that runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class ToolError(Exception):
+    """A sentence for the model (and the reader): why the tool has no answer."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    name: str
+    description: str
+    parameters: dict  # JSON schema of the arguments
+    run: Callable[..., dict]  # raises ToolError; returns what json.dumps takes
+
+    @property
+    def schema(self) -> dict:
+        """The OpenAI "function" shape that chat templates take."""
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": self.parameters},
+        }
