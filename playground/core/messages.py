@@ -6,6 +6,7 @@ A user message made from an Alpaca row also keeps `instruction` and `input`, whi
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from playground.errors import PlaygroundError
@@ -78,11 +79,11 @@ def check_messages(messages) -> None:
     for number, message in enumerate(messages, 1):
         _check_message(number, message)
     if messages[0]["role"] == "assistant":
-        raise PlaygroundError("message 1 is from the assistant; a conversation starts with the user or a system message")
+        raise PlaygroundError("message 1 is from the assistant; a conversation starts with a user or system message")
     for number, message in enumerate(messages, 1):
         before = messages[number - 2] if number > 1 else {}
         if message["role"] == "tool" and not (before.get("role") == "tool" or before.get("tool_calls")):
-            raise PlaygroundError(f"message {number} is a tool result, but no tool call of the assistant comes before it")
+            raise PlaygroundError(f"message {number} is a tool result, but no tool call comes before it")
 
 
 def _check_message(number: int, message) -> None:
@@ -115,20 +116,36 @@ def _check_calls(number: int, role: str, calls) -> None:
                 f'message {number}: a tool call must read {{"function": {{"name": …, "arguments": {{…}}}}}}'
             )
         if not isinstance(function.get("arguments"), dict):
-            given = _kind(function.get("arguments"))
-            raise PlaygroundError(f"message {number}: the arguments of {function['name']} must be an object, got {given}")
+            name, given = function["name"], _kind(function.get("arguments"))
+            raise PlaygroundError(f"message {number}: the arguments of {name} must be an object, got {given}")
 
 
 def _normal(message):
     if not isinstance(message, dict):
         return message
     message = dict(message)
-    content = message.get("content")
-    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
-        message["content"] = "".join(part["text"] for part in content)
+    if isinstance(message.get("content"), list):
+        message |= _joined_parts(message["content"])
     if isinstance(message.get("tool_calls"), list):
         message["tool_calls"] = [_normal_call(call) for call in message["tool_calls"]]
     return message
+
+
+def _joined_parts(parts: list) -> dict:
+    """Content given as a list of text, reasoning and tool_call parts; left alone where other parts are among them."""
+    texts: dict[str, list[str]] = {"text": [], "reasoning": [], "tool_call": []}
+    for part in parts:
+        text = part.get("text", part.get("value")) if isinstance(part, dict) else None
+        kind = part.get("type", "text") if isinstance(part, dict) else None
+        if kind not in texts or not isinstance(text, str):
+            return {}
+        texts[kind].append(text)
+    joined = {"content": "".join(texts["text"])}
+    if texts["reasoning"]:
+        joined["reasoning_content"] = "".join(texts["reasoning"])
+    if texts["tool_call"]:
+        joined["tool_calls"] = [load_json(text, "a tool call") for text in texts["tool_call"]]
+    return joined
 
 
 def _normal_call(call):
@@ -139,10 +156,8 @@ def _normal_call(call):
     function = call["function"] if isinstance(call.get("function"), dict) else {}
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        try:
+        with suppress(ValueError):  # left as it is: check_messages says what is wrong with it
             function = {**function, "arguments": json.loads(arguments)}
-        except ValueError:
-            pass  # left as it is: check_messages says what is wrong with it
     return {"type": "function", **call, "function": function}
 
 

@@ -135,7 +135,7 @@ def run(text: str, calls: list[dict], max_output: int | None = None) -> list[dic
     """
     try:
         template = _compiled(text)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever a template raises is the template's fault)
         return [_failure(error) for _ in calls]
     return [_render(template, variables, max_output) for variables in calls]
 
@@ -149,7 +149,7 @@ def _render(template, variables: dict, max_output: int | None) -> dict:
                 return {"error": f"it writes more than {max_output:,} characters", "line": None, "kind": "output"}
             blocks.append(block)
         return {"text": "".join(blocks), "ranges": tracker.ranges}
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         return _failure(error)
 
 

@@ -6,25 +6,23 @@ template can do and where its turns end is found by rendering marked text, never
 """
 
 import hashlib
-import json
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
+from functools import cached_property, partial
 from pathlib import Path
 
 from playground.config import ASSETS
 from playground.core import sandbox
+from playground.core import spans as spanning
 from playground.core.messages import Conversation
+from playground.core.spans import Span
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
 
 BUILT_IN = "built-in"
 MODEL = "model"  # the name that stands for the tokenizer's own template
-_ORDER = (
-    "chatml-tools chatml alpaca plain reasoning react reasoning-tools phi-3 llama-2 falcon zephyr gemma"
-).split()
+_ORDER = ("chatml-tools", "chatml", "alpaca", "plain", "reasoning", "react", "reasoning-tools")
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,6 @@ class Template:
     def marked(self) -> bool:
         """Whether `{% generation %}` says which text is the assistant's."""
         return bool(sandbox.MARKED.search(self.text))
-
-
-@dataclass(frozen=True)
-class Span:
-    """Characters [start, end) of the text, who wrote them, and whether the loss is on them."""
-
-    start: int
-    end: int
-    role: str  # system, user, assistant, tool; template for everything that no message holds
-    trained: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +79,7 @@ class Abilities:
 def names() -> list[str]:
     """The built-in templates, the most used first."""
     found = {file.stem for file in (ASSETS / "templates").glob("*.jinja")}
-    return [name for name in _ORDER if name in found] + sorted(found - set(_ORDER))
+    return [*(name for name in _ORDER if name in found), *sorted(found - set(_ORDER))]
 
 
 def load(name: str, tokenizer: Tokenizer | None = None) -> Template:
@@ -160,7 +148,7 @@ def render(
     assistants = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
     if not template.marked:
         calls += _prefix_calls(call, assistants)
-    probes = _sentinel_calls(call) if spans else []
+    probes, located = spanning.sentinel_calls(call) if spans else [], None
     results = _run(template, calls + [probe for probe, _ in probes])
     text, cuts = _strip_control(_text(template, results[0]))
     if template.marked:
@@ -168,10 +156,11 @@ def render(
     else:
         rule, ranges = _prefix_rule(text, results[1 : len(calls)])
     if spans:
-        located = _located(template, call, text, ranges, results[len(calls) :], [units for _, units in probes])
-    else:
-        located = [(start, end, "assistant") for start, end in ranges]
-    tiles = _tile(text, located, ranges)
+        located = spanning.locate(text, results[len(calls) :], [units for _, units in probes])
+        if located is None:
+            located = spanning.locate_by_prefixes(text, call, partial(_run, template))
+    located = located or [(start, end, "assistant") for start, end in ranges]
+    tiles = spanning.tile(text, located, ranges)
     if tokenizer is None:
         return Rendered(text, tiles, rule)
     ids, offsets = _encode(tokenizer, text, cuts)
@@ -179,7 +168,7 @@ def render(
 
 
 def _call(conversation: Conversation, tokenizer: Tokenizer | None, add_generation_prompt: bool) -> dict:
-    """The variables a template sees, as apply_chat_template sets them: None values dropped, reasoning under its names."""
+    """A template's variables as apply_chat_template sets them: no None values, reasoning under all its names."""
     messages = []
     for message in conversation.messages:
         if not isinstance(message, dict):
@@ -329,162 +318,6 @@ def _encode(tokenizer: Tokenizer, text: str, cuts) -> tuple[list[int], list[tupl
     return tokenizer.encode_parts(parts)
 
 
-# Spans ----------------------------------------------------------------------------------------------------------------
-# Every message content is rendered once more between private-use characters. Where the text without them is the same
-# text, they say exactly which characters are whose.
-
-_CLOSE = "\U0010fffd"
-_FIRST_OPEN = 0x100000  # one opening character per unit
-_MAX_UNITS = 0xFFF0
-_SENTINELS = re.compile("[\U00100000-\U0010fffd]")
-
-
-class _Units:
-    """Hands out the sentinels; `roles[n]` belongs to the opening character number n."""
-
-    def __init__(self):
-        self.roles: list[tuple[str, bool]] = []  # (role, whether the surrounding JSON object is its too)
-
-    def wrap(self, text: str, role: str, grow: bool = False) -> str:
-        core = text.strip()
-        if not core or len(self.roles) >= _MAX_UNITS:
-            return text
-        start = text.index(core)
-        self.roles.append((role, grow))
-        return f"{text[:start]}{chr(_FIRST_OPEN + len(self.roles) - 1)}{core}{_CLOSE}{text[start + len(core) :]}"
-
-
-def _sentinel_calls(call: dict) -> list[tuple[dict, _Units]]:
-    """The call with every string of a message marked, and with contents only (for templates that read the others)."""
-    if _SENTINELS.search(json.dumps(call["messages"], ensure_ascii=False, default=str)):
-        return []
-    calls = []
-    for everything in (True, False):
-        units = _Units()
-        messages = [_marked_message(message, units, everything) for message in call["messages"]]
-        calls.append(({**call, "messages": messages}, units))
-    return calls if calls[0][0] != calls[1][0] else calls[:1]
-
-
-def _marked_message(message: dict, units: _Units, everything: bool) -> dict:
-    role = message.get("role") if message.get("role") in ("system", "user", "assistant", "tool") else "template"
-    role = {"developer": "system", "model": "assistant", "ipython": "tool", "function": "tool"}.get(
-        message.get("role"), role
-    )
-    marked = dict(message)
-    keys = ("content", "reasoning_content", "thinking", "reasoning", "instruction", "input")
-    for key in keys if everything else ("content",):
-        value = message.get(key)
-        if isinstance(value, str):
-            marked[key] = units.wrap(value, role)
-        elif key == "content" and isinstance(value, list):
-            marked[key] = [
-                {**part, "text": units.wrap(part["text"], role)}
-                if isinstance(part, dict) and isinstance(part.get("text"), str)
-                else part
-                for part in value
-            ]
-    if everything and isinstance(message.get("tool_calls"), list):
-        marked["tool_calls"] = [_marked_call(call, units, role) for call in message["tool_calls"]]
-    return marked
-
-
-def _marked_call(call, units: _Units, role: str):
-    if not isinstance(call, dict):
-        return call
-    function = call.get("function", call)
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        return call
-    arguments = function.get("arguments")
-
-    def leaves(value):
-        if isinstance(value, str):
-            return units.wrap(value, role, grow=True)
-        if isinstance(value, dict):  # keys too: an argument may be a number, which cannot be marked
-            return {units.wrap(k, role, grow=True) if isinstance(k, str) else k: leaves(v) for k, v in value.items()}
-        return [leaves(v) for v in value] if isinstance(value, list) else value
-
-    function = {**function, "name": units.wrap(function["name"], role, grow=True)}
-    if isinstance(arguments, (dict, str)):
-        function["arguments"] = leaves(arguments)
-    return {**call, "function": function} if "function" in call else function
-
-
-def _located(template, call, text, ranges, results, units_of) -> list[tuple[int, int, str]]:
-    for result, units in zip(results, units_of, strict=True):
-        if "error" not in result and _SENTINELS.sub("", result["text"]) == text:
-            return _read_sentinels(text, result["text"], units)
-    return _by_prefixes(template, call, text) or [(start, end, "assistant") for start, end in ranges]
-
-
-def _read_sentinels(text: str, marked: str, units: _Units) -> list[tuple[int, int, str]]:
-    located, opened, cut = [], [], 0
-    for match in _SENTINELS.finditer(marked):
-        at = match.start() - cut
-        cut += 1
-        if match[0] != _CLOSE:
-            opened.append((at, units.roles[ord(match[0]) - _FIRST_OPEN]))
-        elif opened:
-            start, (role, grow) = opened.pop()
-            if not opened:  # a content quoted inside another belongs to the outer one
-                located.append((*(_json_around(text, start, at, located) if grow else (start, at)), role))
-    return located
-
-
-def _json_around(text: str, start: int, end: int, located) -> tuple[int, int]:
-    """The outermost JSON object around [start, end) on its line, so that a call is shown whole."""
-    floor = max([text.rfind("\n", 0, start) + 1] + [e for _, e, _ in located[-1:]])
-    at, decoder = text.find("{", floor, start), json.JSONDecoder()
-    for _ in range(8):
-        if at < 0:
-            break
-        try:
-            stop = decoder.raw_decode(text, at)[1]
-        except (ValueError, RecursionError):
-            stop = -1
-        if stop >= end:
-            return at, stop
-        at = text.find("{", at + 1, start)
-    return start, end
-
-
-def _by_prefixes(template, call, text) -> list[tuple[int, int, str]]:
-    """Contents looked up in what each message adds; for templates that take message contents apart."""
-    messages = call["messages"]
-    prefixes = [{**call, "messages": messages[: i + 1], "add_generation_prompt": False} for i in range(len(messages))]
-    located, before = [], 0
-    for message, result in zip(messages, _run(template, prefixes), strict=True):
-        if "error" in result or not text.startswith(result["text"]):
-            return []
-        after, content = len(result["text"]), message.get("content")
-        core = content.strip() if isinstance(content, str) else ""
-        at = text.find(core, before, after) if core else -1
-        if at >= 0 and message.get("role") in ("system", "user", "assistant", "tool"):
-            located.append((at, at + len(core), message["role"]))
-        before = after
-    return located
-
-
-def _tile(text: str, located: list[tuple[int, int, str]], ranges) -> list[Span]:
-    """Spans that cover the text once, in order; where located pieces overlap the earlier one wins."""
-    edges = sorted({0, len(text), *(e for piece in located for e in piece[:2]), *(e for r in ranges for e in r)})
-    cells = []
-    located, i = sorted(located), 0
-    trained, t = sorted(ranges), 0
-    for start, end in zip(edges, edges[1:], strict=False):
-        while i < len(located) and located[i][1] <= start:
-            i += 1
-        while t < len(trained) and trained[t][1] <= start:
-            t += 1
-        role = located[i][2] if i < len(located) and located[i][0] <= start else "template"
-        cells.append(Span(start, end, role, t < len(trained) and trained[t][0] <= start))
-    joined = []
-    for (role, is_trained), group in groupby(cells, key=lambda cell: (cell.role, cell.trained)):
-        group = list(group)
-        joined.append(Span(group[0].start, group[-1].end, role, is_trained))
-    return joined
-
-
 # Probing --------------------------------------------------------------------------------------------------------------
 
 _TOOL = {
@@ -492,7 +325,7 @@ _TOOL = {
     "function": {
         "name": "qztoolqz",
         "description": "qzdescriptionqz",
-        "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}, "required": ["x"]},
+        "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}},
     },
 }
 _CALL = {"type": "function", "id": "call00000", "function": {"name": "qztoolqz", "arguments": {"x": "qzargumentqz"}}}

@@ -1,4 +1,4 @@
-"""A model folder's tokenizer through the `tokenizers` library alone: the ids transformers gives, without importing it."""
+"""A model folder's tokenizer through the `tokenizers` library: the ids transformers gives, without importing it."""
 
 import json
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Tokenizer:
             raise PlaygroundError(f"{folder} holds no tokenizer.json")
         try:
             backend = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises a bare Exception
+        except Exception as error:  # noqa: BLE001 (the library raises a bare Exception)
             raise PlaygroundError(f"{file} is not a tokenizer file: {error}") from None
         config = _read_json(folder / "tokenizer_config.json")
         old_map = _read_json(folder / "special_tokens_map.json")
