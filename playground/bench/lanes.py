@@ -1,0 +1,168 @@
+"""`playground bench lanes`: base + adapter A + adapter B in one batch ÷ the same three one after the other.
+
+Beside them, in the same run and on the same prompt: a plain batch of three on the bare model (what the adapters
+cost) and PEFT's own mixed batch (`generate(adapter_names=…)`). Each way is timed in turn, several rounds; the
+figures are medians and the ratio is the median of the rounds' ratios, so that a drifting machine does not decide it.
+Adapters are random (their values don't change the work), of the rank and targets of a short fine-tune.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from playground.config import Paths, SamplingConfig
+from playground.errors import PlaygroundError
+
+PROMPT = "Tell me a long story about a fox who wants to see the sea."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="model the lanes share")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens decoded per lane and round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, each timing every way once")
+    parser.add_argument("--rank", type=int, default=8, help="rank of the two adapters, on all linear layers")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"), help="weights")
+    parser.add_argument("--no-peft", action="store_true", help="leave out PEFT's mixed batch, the slowest part")
+
+
+def main(args: argparse.Namespace) -> dict:
+    if args.tokens < 2 or args.rounds < 1 or args.rank < 1:
+        raise PlaygroundError(
+            f"tokens must be at least 2, rounds and rank at least 1; got {args.tokens}, {args.rounds} and {args.rank}"
+        )
+    import torch
+
+    from playground.core import models
+    from playground.core.adapters import AdapterBank
+    from playground.core.messages import Conversation
+    from playground.core.templates import load, render
+    from playground.services.sources import Sources
+
+    folder = Sources(Paths()).get(args.model)
+    loaded = models.load(folder, args.dtype)
+    conversation = Conversation([{"role": "user", "content": PROMPT}])
+    template = load("model" if loaded.tokenizer.chat_template else "plain", loaded.tokenizer)
+    ids = render(template, conversation, loaded.tokenizer, add_generation_prompt=True).ids
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [make_adapter(folder, args.rank, Path(scratch) / name, seed) for seed, name in enumerate("AB")]
+        ways = {}
+        if not args.no_peft:
+            ways["peft_mixed"] = peft_mixed(folder, loaded.model.dtype, folders, ids, args.tokens)
+        bank = AdapterBank(loaded.model)
+        for name, adapter in zip("AB", folders, strict=True):
+            bank.load(name, adapter)
+
+        def decode(*adapters):
+            return lambda: decode_rate(loaded.model, bank, ids, adapters, args.tokens)
+
+        ways |= {
+            "together": decode(None, "A", "B"),
+            "base_alone": decode(None),
+            "a_alone": decode("A"),
+            "b_alone": decode("B"),
+            "plain_batch_of_three": decode(None, None, None),
+        }
+        for way in ways.values():
+            way()  # warm-up
+        rounds = []
+        for number in range(args.rounds):
+            rates = {name: way() for name, way in ways.items()}
+            rates["one_after_the_other"] = 3 / sum(1 / rates[name] for name in ("base_alone", "a_alone", "b_alone"))
+            rounds.append(rates)
+            print(
+                f"round {number + 1}/{args.rounds}: " + ", ".join(f"{n} {r:.1f}" for n, r in rates.items()), flush=True
+            )
+    result = {f"{name}_tokens_per_second": _median(rounds, name) for name in rounds[0]}
+    result["ratio"] = _median_ratio(rounds, "together", "one_after_the_other")
+    result["ratio_to_plain_batch"] = _median_ratio(rounds, "together", "plain_batch_of_three")
+    if "peft_mixed" in ways:
+        result["peft_ratio"] = _median_ratio(rounds, "peft_mixed", "one_after_the_other")
+        result["ratio_to_peft_mixed"] = _median_ratio(rounds, "together", "peft_mixed")
+    result |= {
+        "model": args.model,
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "device": str(loaded.device),
+        "threads": torch.get_num_threads(),
+        "tokens": args.tokens,
+        "rounds": args.rounds,
+        "rank": args.rank,
+    }
+    what = f"{args.model}, {result['dtype']} on {result['device']}"
+    print(f"\n{what}, {args.tokens} tokens a lane, median of {args.rounds} rounds")
+    for name in rounds[0]:
+        print(f"  {name.replace('_', ' '):22s} {result[f'{name}_tokens_per_second']:7.1f} tokens/s")
+    print(
+        f"  together ÷ one after the other: {result['ratio']:.2f}   ÷ plain batch: {result['ratio_to_plain_batch']:.2f}"
+    )
+    if "peft_mixed" in ways:
+        print(f"  PEFT's mixed batch ÷ one after the other: {result['peft_ratio']:.2f}")
+    return result
+
+
+def make_adapter(base: Path, rank: int, folder: Path, seed: int) -> Path:
+    """Write a random PEFT LoRA adapter for the model in `base`; its B matrices are not zero."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(model, config, autocast_adapter_dtype=False)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.02)
+    model.save_pretrained(folder)
+    return folder
+
+
+def decode_rate(model, bank, prompt_ids: list[int], adapters: tuple, tokens: int) -> float:
+    """Tokens per second of all rows, first tokens (the reading of the prompt) not counted."""
+    from playground.core.generation import Batch, Row, Sampler
+
+    greedy = SamplingConfig(temperature=0, repetition_penalty=1.0)
+    batch = Batch(model, bank)
+    batch.add([Row(prompt_ids, adapter, Sampler(greedy)) for adapter in adapters])
+    start = time.perf_counter()
+    for _ in range(tokens):
+        batch.step()
+    return len(adapters) * tokens / (time.perf_counter() - start)
+
+
+def peft_mixed(base: Path, dtype, folders: list[Path], prompt_ids: list[int], tokens: int):
+    """PEFT's mixed batch on a model of its own: a function that gives tokens per second, first tokens not counted."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(device).eval()
+    model = PeftModel.from_pretrained(model, folders[0], adapter_name="A", autocast_adapter_dtype=False)
+    model.load_adapter(folders[1], adapter_name="B", autocast_adapter_dtype=False)
+    ids = torch.tensor([prompt_ids] * 3, device=device)
+    settings = {"do_sample": False, "pad_token_id": 0, "adapter_names": ["__base__", "A", "B"]}
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                min_new_tokens=count,
+                max_new_tokens=count,
+                **settings,
+            )
+        return time.perf_counter() - start
+
+    return lambda: 3 * tokens / (seconds(tokens + 1) - seconds(1))
+
+
+def _median(rounds: list[dict], name: str) -> float:
+    return round(statistics.median(rates[name] for rates in rounds), 2)
+
+
+def _median_ratio(rounds: list[dict], above: str, below: str) -> float:
+    return round(statistics.median(rates[above] / rates[below] for rates in rounds), 3)

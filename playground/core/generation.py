@@ -1,0 +1,252 @@
+"""Decoding: a batch whose rows come and go, each with its own adapter, prompt length and sampling.
+
+    batch = Batch(model, AdapterBank(model))
+    batch.add([Row(prompt_ids, adapter=None, sampler=Sampler(SamplingConfig()))])
+    while batch.rows:
+        tokens = batch.step()          # one new token for every row
+        batch.keep([i for i, token in enumerate(tokens) if token not in stop_ids])
+
+Rows are padded on the left and masked, so a row's tokens do not depend on its neighbours (exactly in fp32; in
+bf16 the shape of a matrix product changes its rounding, so a long reply may part ways).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+from playground.config import SamplingConfig
+from playground.core.adapters import AdapterBank
+from playground.errors import PlaygroundError
+
+# Looked at first: nearly always enough to hold top_p; where it is not, all tokens are sorted.
+CANDIDATES = 512
+
+
+class Sampler:
+    """Chooses a row's next token from its logits; holds the row's own random stream.
+
+    Order of the filters as in transformers: repetition penalty (Keskar et al. 2019, arXiv:1909.05858),
+    temperature, top-k, top-p (Holtzman et al. 2020, arXiv:1904.09751), min-p (Nguyen et al. 2024, arXiv:2407.01082).
+    """
+
+    def __init__(self, config: SamplingConfig, prompt_ids: Sequence[int] = ()):
+        self.config = config
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.seen = set(prompt_ids)
+
+    def __call__(self, logits: torch.Tensor) -> int:
+        """`logits` [vocabulary], any float dtype, on the CPU → token id."""
+        config = self.config
+        logits = logits.float()
+        if config.repetition_penalty != 1.0 and self.seen:
+            seen = torch.tensor(sorted(self.seen))
+            values = logits[seen]
+            penalised = torch.where(values > 0, values / config.repetition_penalty, values * config.repetition_penalty)
+            logits = logits.index_copy(0, seen, penalised)
+        token = int(logits.argmax()) if config.temperature == 0 else self._draw(logits / config.temperature)
+        self.seen.add(token)
+        return token
+
+    def _draw(self, logits: torch.Tensor) -> int:
+        config = self.config
+        keep = min(config.top_k or len(logits), len(logits))
+        total = torch.logsumexp(logits if keep == len(logits) else logits.topk(keep).values, 0)
+        for count in (min(CANDIDATES, keep), keep):
+            values, ids = logits.topk(count)
+            probabilities = (values - total).exp()
+            covers_top_p = config.top_p < 1.0 and float(probabilities.sum()) >= config.top_p
+            covers_min_p = config.min_p > 0.0 and probabilities[-1] < config.min_p * probabilities[0]
+            if covers_top_p or covers_min_p:
+                break
+        if config.top_p < 1.0:
+            # a token stays while the mass before it is below top_p, so that the likeliest always stays
+            probabilities = probabilities * (probabilities.cumsum(0) - probabilities < config.top_p)
+        if config.min_p > 0.0:
+            probabilities = probabilities * (probabilities >= config.min_p * probabilities[0])
+        return int(ids[torch.multinomial(probabilities, 1, generator=self.generator)])
+
+
+@dataclass
+class Row:
+    """One sequence in the batch: its prompt, adapter (None: the bare model) and sampler."""
+
+    prompt_ids: list[int]
+    adapter: str | None
+    sampler: Sampler
+    tag: object = None
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer of the key/value cache that grows into spare room instead of being copied at every token.
+
+    `keys` and `values` are views [rows, heads, length, head size] of buffers with room for more positions.
+    """
+
+    ROOM = 128
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.key_room = self.value_room = None
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if self.key_room is None or end > self.key_room.shape[-2]:
+            self.key_room = self._roomier(key_states, end)
+            self.value_room = self._roomier(value_states, end)
+            if length:
+                self.key_room[:, :, :length] = self.keys
+                self.value_room[:, :, :length] = self.values
+        self.key_room[:, :, length:end] = key_states
+        self.value_room[:, :, length:end] = value_states
+        self.keys = self.key_room[:, :, :end]
+        self.values = self.value_room[:, :, :end]
+        return self.keys, self.values
+
+    def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Take new contents; the next `update` makes room again."""
+        self.keys, self.values = keys, values
+        self.key_room = self.value_room = None
+
+    def _roomier(self, states: torch.Tensor, length: int) -> torch.Tensor:
+        return states.new_empty(*states.shape[:2], length + self.ROOM, states.shape[-1])
+
+
+@dataclass
+class Batch:
+    """Rows decoded together on one model. Owned by one thread.
+
+    `mask` [rows, length] marks the real positions of the cache (rows are padded on the left), `tokens` [rows] is the
+    newest token of each row, chosen but not yet fed to the model.
+    """
+
+    model: torch.nn.Module
+    bank: AdapterBank
+    rows: list[Row] = field(default_factory=list)
+    cache: Cache | None = None
+    mask: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+
+    @torch.inference_mode()
+    def add(self, rows: list[Row]) -> list[int]:
+        """Read the prompts of `rows`, let them join the batch and return the first token of each."""
+        length = max(len(row.prompt_ids) for row in rows)
+        device = self.model.device
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        mask = torch.zeros(len(rows), length, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, length - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
+            mask[i, length - len(row.prompt_ids) :] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        self.bank.use([row.adapter for row in rows])
+        cache = Cache(layer_class_to_replicate=RoomyLayer)
+        tokens = self._forward(ids, mask, cache, rows)
+        self._merge(cache, mask, tokens)
+        self.rows = self.rows + rows
+        return tokens.tolist()
+
+    @torch.inference_mode()
+    def step(self) -> list[int]:
+        """Feed every row its newest token and return the next one of each."""
+        self.bank.use([row.adapter for row in self.rows])
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
+        self.tokens = self._forward(self.tokens[:, None].to(self.mask.device), self.mask, self.cache, self.rows)
+        return self.tokens.tolist()
+
+    @torch.inference_mode()
+    def keep(self, indices: list[int]) -> None:
+        """Keep only these rows, and only the positions that one of them still needs."""
+        if len(indices) == len(self.rows):
+            return
+        if not indices:
+            self.rows, self.cache, self.mask, self.tokens = [], None, None, None
+            return
+        index = torch.tensor(indices, device=self.mask.device)
+        self.rows = [self.rows[i] for i in indices]
+        self.tokens = self.tokens[torch.tensor(indices)]
+        mask = self.mask[index]
+        start = int(mask.any(dim=0).int().argmax())  # positions left of every kept row's first token
+        self.mask = mask[:, start:]
+        for layer in self.cache.layers:
+            layer.replace(layer.keys[index, :, start:], layer.values[index, :, start:])
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, rows: list[Row]) -> torch.Tensor:
+        """The next token of each row, [rows]; `ids` are the new positions, `mask` covers old and new ones."""
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        logits = self.model(
+            input_ids=ids,
+            # with nothing padded the mask says nothing, and leaving it out takes the shorter way through attention
+            attention_mask=mask if bool((mask == 0).any()) else None,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        logits = logits.cpu()
+        return torch.tensor([row.sampler(row_logits) for row, row_logits in zip(rows, logits, strict=True)])
+
+    def _merge(self, cache: Cache, mask: torch.Tensor, tokens: torch.Tensor) -> None:
+        if self.cache is None:
+            self.cache, self.mask, self.tokens = cache, mask, tokens
+            return
+        length = max(mask.shape[1], self.mask.shape[1])
+        self.mask = torch.cat([_pad_left(self.mask, length, 1), _pad_left(mask, length, 1)])
+        self.tokens = torch.cat([self.tokens, tokens])
+        for old, new in zip(self.cache.layers, cache.layers, strict=True):
+            old.replace(
+                torch.cat([_pad_left(old.keys, length, 2), _pad_left(new.keys, length, 2)]),
+                torch.cat([_pad_left(old.values, length, 2), _pad_left(new.values, length, 2)]),
+            )
+
+
+def _pad_left(tensor: torch.Tensor, length: int, dim: int) -> torch.Tensor:
+    missing = length - tensor.shape[dim]
+    if missing == 0:
+        return tensor
+    shape = list(tensor.shape)
+    shape[dim] = missing
+    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
+
+
+def check_decodable(model: torch.nn.Module) -> None:
+    """Raise PlaygroundError for a model whose memory is not a key/value cache (Mamba, linear attention)."""
+    kinds = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ["full_attention"])
+    other = kinds - {"full_attention", "sliding_attention", "chunked_attention"}
+    if other or getattr(model, "_is_stateful", False):
+        raise PlaygroundError(
+            f"{model.config.model_type} keeps a recurrent state ({', '.join(sorted(other)) or 'stateful'}); "
+            "lanes take transformers with a key/value cache, such as Llama, Qwen, Gemma, Phi, Falcon"
+        )
+
+
+class StopWatcher:
+    """Cuts a growing text at the first stop string, and holds back a tail that may become one."""
+
+    def __init__(self, stops: Sequence[str]):
+        self.stops = [stop for stop in stops if stop]
+        self.held = ""
+        self.stopped = False
+
+    def feed(self, piece: str) -> str:
+        """The part of the text that can be shown now."""
+        if self.stopped:
+            return ""
+        text = self.held + piece
+        found = [at for at in (text.find(stop) for stop in self.stops) if at >= 0]
+        if found:
+            self.stopped, self.held = True, ""
+            return text[: min(found)]
+        hold = max((_overlap(text, stop) for stop in self.stops), default=0)
+        self.held = text[len(text) - hold :]
+        return text[: len(text) - hold]
+
+    def flush(self) -> str:
+        """What was held back, once no more text comes."""
+        held, self.held = self.held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,490 @@
+"""The running models: one decoding thread per base model, shared by every lane and visitor.
+
+A lane is a model, an adapter (or none), a template and sampling settings. Lanes that share a base share one copy
+of its weights and are decoded in one batch, which requests join and leave at any step; other bases run beside it.
+
+    engine = Engine(sources, paths)
+    lanes = [Lane("smollm2-135m-instruct"), Lane("smollm2-135m-instruct", adapter="tool-calling")]
+    replies = engine.replies([(lane, conversation) for lane in lanes])
+    while not all(reply.done for reply in replies): …   # reply.text grows by itself; nobody has to read it
+
+torch is imported by the decoding threads, not by this module: a page can be up before the model is.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from playground.config import Paths, SamplingConfig, check
+from playground.core.messages import Conversation, check_messages
+from playground.core.models import AdapterInfo, check_adapter, read_adapter
+from playground.core.templates import Rendered, Template, render, stop_strings
+from playground.core.templates import load as load_template
+from playground.core.tokenizer import Tokenizer
+from playground.errors import PlaygroundError
+from playground.services.runs import adapters as adapter_folders
+from playground.services.sources import Sources
+
+log = logging.getLogger(__name__)
+
+MAX_ROWS = 16  # rows decoded together; more wait
+MAX_WAITING = 64  # requests that may wait for a place on one model
+MAX_PROMPT_CHARACTERS = 50_000
+WORDS_FOR_REASON = {
+    "stop": "ended by itself",
+    "length": "cut at the token limit",
+    "cancelled": "stopped",
+    "error": "failed",
+}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One column of a chat: model + adapter (or none) + template + sampling.
+
+    `template` is a template's name, "model" for the model's own, or "" for the one the adapter was trained with
+    (without an adapter: the model's own, or plain text where it has none).
+    """
+
+    model: str
+    adapter: str | None = None
+    template: str = ""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    label: str = ""
+    sanitize: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> "Lane":
+        """A lane written as `MODEL[+ADAPTER][@TEMPLATE]`."""
+        rest, _, template = text.partition("@")
+        model, _, adapter = rest.partition("+")
+        if not model:
+            raise PlaygroundError(f"a lane is written MODEL[+ADAPTER][@TEMPLATE], got {text!r}")
+        return cls(model=model, adapter=adapter or None, template=template, label=text)
+
+    @property
+    def name(self) -> str:
+        return self.label or self.model + (f" + {self.adapter}" if self.adapter else "")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What came since the last chunk: text that can be shown, and the ids of the tokens behind it."""
+
+    text: str
+    tokens: list[int]
+    done: bool
+    finish_reason: str | None
+    tokens_per_second: float
+
+
+class Reply:
+    """A reply that is being written. Filled by the engine; may be read, or left alone, by anyone."""
+
+    def __init__(self, lane: Lane, prompt: Rendered, stops: Sequence[str] = ()):
+        self.lane = lane
+        self.prompt = prompt
+        self.stops = tuple(stops)
+        self.text = ""
+        self.ids: list[int] = []
+        self.finish_reason: str | None = None
+        self.error: str | None = None
+        self.asked = time.monotonic()
+        self.first_token_s: float | None = None
+        self._newest = self.asked
+        self._cancelled = threading.Event()
+        self._changed = threading.Condition()
+
+    @property
+    def done(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Ask the engine to end this reply; what is written stays."""
+        self._cancelled.set()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token; 0.0 until there are two."""
+        if len(self.ids) < 2:
+            return 0.0
+        return (len(self.ids) - 1) / max(self._newest - self.asked - self.first_token_s, 1e-9)
+
+    def add(self, token: int | None, text: str) -> None:
+        """Called by the engine: one more token, and the text it completes (often none yet)."""
+        with self._changed:
+            self._newest = time.monotonic()
+            if token is not None:
+                if self.first_token_s is None:
+                    self.first_token_s = self._newest - self.asked
+                self.ids.append(token)
+            self.text += text
+            self._changed.notify_all()
+
+    def finish(self, reason: str, error: str | None = None) -> None:
+        """Called by the engine: nothing more comes."""
+        with self._changed:
+            self.finish_reason, self.error = reason, error
+            self._changed.notify_all()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the reply is done; False when it is not after `seconds`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.done, seconds)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        shown = read = 0
+        while True:
+            with self._changed:
+                while not self.done and len(self.text) == shown and len(self.ids) == read:
+                    self._changed.wait()
+                text, ids, reason = self.text, list(self.ids), self.finish_reason
+            yield Chunk(text[shown:], ids[read:], reason is not None, reason, self.tokens_per_second)
+            shown, read = len(text), len(ids)
+            if reason is not None:
+                return
+
+
+class Engine:
+    """The models in memory and the replies being written on them."""
+
+    def __init__(self, sources: Sources, paths: Paths, load_in_4bit: bool = False, dtype: str = "auto"):
+        self.sources = sources
+        self.paths = paths
+        self.load_in_4bit = load_in_4bit
+        self.dtype = dtype
+        self._decoders: dict[str, Decoder] = {}
+        self._tokenizers: dict[Path, Tokenizer] = {}
+        self._lock = threading.Lock()
+
+    def warm(self, model: str) -> None:
+        """Start loading `model` in the background. Raises PlaygroundError when it is not on this machine."""
+        self._decoder(self.sources.entry(model).name)
+
+    def state(self, model: str) -> str:
+        """ "cold", "loading", "ready" or "failed: …"."""
+        decoder = self._decoders.get(self.sources.entry(model).name)
+        return decoder.state if decoder else "cold"
+
+    def models(self) -> list[str]:
+        """The models that are loaded or loading."""
+        return list(self._decoders)
+
+    def adapters(self) -> list[AdapterInfo]:
+        """Every adapter on this machine, shipped ones first."""
+        found = []
+        for folder in adapter_folders(self.paths):
+            try:
+                found.append(read_adapter(folder))
+            except PlaygroundError as error:
+                log.warning("adapter left out: %s", error)
+        return found
+
+    def adapter(self, name: str) -> AdapterInfo:
+        """The adapter called `name`, or PlaygroundError with the names there are."""
+        known = self.adapters()
+        for info in known:
+            if info.name == name:
+                return info
+        there = ", ".join(info.name for info in known) or "none yet; finish a fine-tune to make one"
+        raise PlaygroundError(f"there is no adapter called {name!r}; the adapters are: {there}")
+
+    def folder(self, model: str) -> Path:
+        """The model's folder on this machine; PlaygroundError says how to get it where it is not here."""
+        folder = self.sources.find(model)
+        if folder is None:
+            raise PlaygroundError(
+                f"{model} is not on this machine yet; fetch it in the app or with: playground models get {model}"
+            )
+        return folder
+
+    def tokenizer(self, model: str) -> Tokenizer:
+        """The model's tokenizer; needs its files, not its weights in memory."""
+        folder = self.folder(model)
+        if folder not in self._tokenizers:
+            self._tokenizers[folder] = Tokenizer.load(folder)
+        return self._tokenizers[folder]
+
+    def template(self, lane: Lane) -> Template:
+        """The template that `lane` renders with."""
+        if not lane.template and lane.adapter:
+            trained_with = self.adapter(lane.adapter).template
+            if trained_with is not None:
+                return trained_with
+        tokenizer = self.tokenizer(lane.model)
+        if not lane.template:
+            return load_template("model" if tokenizer.chat_template else "plain", tokenizer)
+        return load_template(lane.template, tokenizer)
+
+    def prompt(self, lane: Lane, conversation: Conversation) -> Rendered:
+        """The exact prompt that `lane` sends for `conversation`."""
+        check(lane.sampling)
+        check_messages(conversation.messages)
+        length = sum(len(str(message.get("content") or "")) for message in conversation.messages)
+        if length > MAX_PROMPT_CHARACTERS:
+            raise PlaygroundError(
+                f"the conversation has {length:,} characters; at most {MAX_PROMPT_CHARACTERS:,} can be sent"
+            )
+        folder = self.folder(lane.model)
+        if lane.adapter:
+            check_adapter(self.adapter(lane.adapter), lane.model, folder)
+        tokenizer = self.tokenizer(lane.model)
+        rendered = render(
+            self.template(lane), conversation, tokenizer, add_generation_prompt=True, sanitize=lane.sanitize
+        )
+        context = context_length(folder)
+        if not rendered.ids:
+            raise PlaygroundError(f"the prompt of {lane.name} is empty; write something first")
+        if len(rendered.ids) + lane.sampling.max_new_tokens > context:
+            raise PlaygroundError(
+                f"the prompt has {len(rendered.ids):,} tokens and the reply may take {lane.sampling.max_new_tokens:,}; "
+                f"{lane.name} reads {context:,} at most: shorten the conversation, clear it, or ask for a shorter reply"
+            )
+        return rendered
+
+    def reply(self, lane: Lane, conversation: Conversation, stop: Sequence[str] = ()) -> Reply:
+        """Start one reply; see `replies`."""
+        return self.replies([(lane, conversation)], stop)[0]
+
+    def replies(self, asked: list[tuple[Lane, Conversation]], stop: Sequence[str] = ()) -> list[Reply]:
+        """Start one reply for each (lane, conversation); lanes on the same base are decoded in one batch.
+
+        Raises PlaygroundError, before anything runs, for a lane that cannot work: unknown model or adapter, a
+        template that fails, a prompt past the context, or too many requests waiting.
+        """
+        by_model: dict[str, list[Reply]] = {}
+        replies = []
+        for lane, conversation in asked:
+            stops = [*stop, *stop_strings(self.template(lane), self.tokenizer(lane.model))]
+            reply = Reply(lane, self.prompt(lane, conversation), stops)
+            by_model.setdefault(self.sources.entry(lane.model).name, []).append(reply)
+            replies.append(reply)
+        for model, together in by_model.items():
+            self._decoder(model).submit(together)
+        return replies
+
+    def unload(self, model: str) -> None:
+        """End the model's replies and give its memory back."""
+        with self._lock:
+            decoder = self._decoders.pop(self.sources.entry(model).name, None)
+        if decoder:
+            decoder.close()
+
+    def close(self) -> None:
+        """End every reply and every decoding thread."""
+        for model in self.models():
+            self.unload(model)
+
+    def _decoder(self, model: str) -> "Decoder":
+        folder = self.folder(model)
+        with self._lock:
+            decoder = self._decoders.get(model)
+            if decoder is None or decoder.failure:
+                decoder = self._decoders[model] = Decoder(self, model, folder)
+                decoder.start()
+            return decoder
+
+
+class Decoder(threading.Thread):
+    """The thread that owns one base model, its adapters and its running batch."""
+
+    def __init__(self, engine: Engine, name: str, folder: Path):
+        super().__init__(name=f"decoder {name}", daemon=True)
+        self.engine = engine
+        self.model_name = name
+        self.folder = folder
+        self.state = "loading"
+        self.failure: str | None = None
+        self.waiting: deque[Reply] = deque()
+        self.closing = False
+        self.wake = threading.Condition()
+
+    def submit(self, replies: list[Reply]) -> None:
+        with self.wake:
+            if self.failure:
+                for reply in replies:
+                    reply.finish("error", self.failure)
+                return
+            if self.closing:
+                raise PlaygroundError(f"{self.model_name} is being unloaded; ask again in a moment")
+            if len(self.waiting) + len(replies) > MAX_WAITING:
+                raise PlaygroundError(
+                    f"{len(self.waiting)} requests are waiting for {self.model_name}; try again in a moment"
+                )
+            self.waiting.extend(replies)
+            self.wake.notify()
+
+    def close(self) -> None:
+        with self.wake:
+            self.closing = True
+            self.wake.notify()
+        if self.is_alive():
+            self.join()
+
+    def run(self) -> None:
+        try:
+            self._load()
+        except PlaygroundError as error:
+            self._fail(str(error))
+            return
+        except Exception as error:
+            log.exception("loading %s failed", self.model_name)
+            self._fail(f"{self.model_name} could not be loaded: {error}")
+            return
+        self.state = "ready"
+        while True:
+            with self.wake:
+                self.wake.wait_for(lambda: self.closing or self.waiting or self.batch.rows)
+                if self.closing:
+                    break
+                self._drop_cancelled()
+                joining = [
+                    self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_ROWS - len(self.batch.rows)))
+                ]
+            try:
+                if joining:
+                    self._admit(joining)
+                elif self.batch.rows:
+                    self._deliver([row.tag for row in self.batch.rows], self.batch.step())
+            except Exception as error:
+                # one fault (out of memory, a device error) must not end the thread, nor leave anyone waiting
+                log.exception("decoding on %s failed", self.model_name)
+                for stream in [row.tag for row in self.batch.rows]:
+                    stream.reply.finish("error", f"decoding failed: {error}")
+                for reply in joining:
+                    if not reply.done:
+                        reply.finish("error", f"decoding failed: {error}")
+                self.batch = self._new_batch()
+        for row in self.batch.rows:
+            row.tag.reply.finish("cancelled")
+        for reply in self.waiting:
+            reply.finish("cancelled")
+        self.batch = self.bank = self.loaded = None
+
+    def _load(self) -> None:
+        from playground.core import models
+        from playground.core.adapters import AdapterBank
+        from playground.core.generation import check_decodable
+
+        self.loaded = models.load(self.folder, self.engine.dtype, "auto", self.engine.load_in_4bit)
+        check_decodable(self.loaded.model)
+        self.bank = AdapterBank(self.loaded.model)
+        self.end_ids = _end_ids(self.loaded)
+        self.batch = self._new_batch()
+
+    def _drop_cancelled(self) -> None:
+        for reply in [reply for reply in self.waiting if reply.cancelled]:
+            self.waiting.remove(reply)
+            reply.finish("cancelled")
+
+    def _new_batch(self):
+        from playground.core.generation import Batch
+
+        return Batch(self.loaded.model, self.bank)
+
+    def _fail(self, sentence: str) -> None:
+        with self.wake:
+            self.state, self.failure = f"failed: {sentence}", sentence
+            for reply in self.waiting:
+                reply.finish("error", sentence)
+            self.waiting.clear()
+
+    def _admit(self, replies: list[Reply]) -> None:
+        from playground.core.generation import Row, Sampler
+
+        rows = []
+        for reply in replies:
+            try:
+                adapter = self._adapter(reply.lane.adapter)
+            except PlaygroundError as error:
+                reply.finish("error", str(error))
+                continue
+            stream = Stream(reply, self.loaded.tokenizer, self.end_ids)
+            rows.append(Row(reply.prompt.ids, adapter, Sampler(reply.lane.sampling, reply.prompt.ids), stream))
+        if rows:
+            tokens = self.batch.add(rows)
+            others = [row.tag for row in self.batch.rows[: -len(rows)]]
+            self._deliver(others + [row.tag for row in rows], [None] * len(others) + tokens)
+
+    def _adapter(self, name: str | None) -> str | None:
+        """The adapter's key in the bank, loaded if need be; a folder written again is loaded again."""
+        if name is None:
+            return None
+        info = self.engine.adapter(name)
+        key = f"{name}@{(info.folder / 'adapter_model.safetensors').stat().st_mtime_ns}"
+        if key not in self.bank.adapters:
+            self.bank.load(key, info.folder)
+        return key
+
+    def _deliver(self, streams: list["Stream"], tokens: list[int | None]) -> None:
+        self.batch.keep(
+            [i for i, (stream, token) in enumerate(zip(streams, tokens, strict=True)) if stream.take(token)]
+        )
+
+
+class Stream:
+    """Turns one row's tokens into text on its reply, and decides when the row is finished."""
+
+    def __init__(self, reply: Reply, tokenizer: Tokenizer, end_ids: frozenset[int]):
+        from tokenizers.decoders import DecodeStream
+
+        from playground.core.generation import StopWatcher
+
+        self.reply = reply
+        self.backend = tokenizer.backend
+        self.end_ids = end_ids
+        # special tokens stay visible: a lane shows exactly what its model wrote
+        self.decode = DecodeStream(skip_special_tokens=False)
+        self.watcher = StopWatcher(reply.stops)
+
+    def take(self, token: int | None) -> bool:
+        """Add `token` (None: this row was not stepped); False when the row is finished."""
+        reply = self.reply
+        if reply.cancelled:
+            reply.add(None, self.watcher.flush())
+            reply.finish("cancelled")
+            return False
+        if token is None:
+            return True
+        if token in self.end_ids:
+            reply.add(token, self.watcher.flush())
+            reply.finish("stop")
+            return False
+        reply.add(token, self.watcher.feed(self.decode.step(self.backend, token) or ""))
+        if self.watcher.stopped:
+            reply.finish("stop")
+            return False
+        if len(reply.ids) >= reply.lane.sampling.max_new_tokens:
+            reply.add(None, self.watcher.flush())
+            reply.finish("length")
+            return False
+        return True
+
+
+def _end_ids(loaded) -> frozenset[int]:
+    """End-of-text ids from the generation config, the model's config and the tokenizer."""
+    ends = [loaded.tokenizer.eos_id]
+    for config in (loaded.model.generation_config, loaded.model.config):
+        given = getattr(config, "eos_token_id", None)
+        ends += given if isinstance(given, list) else [given]
+    return frozenset(end for end in ends if end is not None)
+
+
+def context_length(folder: Path) -> int:
+    """How many tokens the model reads at most, from its `config.json`."""
+    config = json.loads((folder / "config.json").read_text())
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings") or 2048
+
+
+def with_seed(lane: Lane, seed: int) -> Lane:
+    """The same lane with another random stream, for "regenerate"."""
+    return replace(lane, sampling=replace(lane.sampling, seed=seed % 2**31))
