@@ -1,0 +1,87 @@
+"""Greedy answers from the model in training: for the probe prompts and for scoring."""
+
+import torch
+
+from playground.core.training.collate import common_start
+from playground.core.training.loss import can_share
+
+
+@torch.inference_mode()
+def answer_batch(
+    model,
+    tokenizer,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    stop_ids: set[int],
+    stop_strings: tuple[str, ...] = (),
+) -> list[str]:
+    """Continue each prompt (token ids, not empty) greedily, all in one batch; the texts up to the first stop.
+
+    What all prompts start with is run once. Special tokens stay in the text (a tool call may be written with them),
+    the stop itself does not.
+    """
+    if not prompts:
+        return []
+    was_training = model.training
+    model.eval()
+    try:
+        rows = _greedy(model, prompts, max_new_tokens, stop_ids)
+    finally:
+        model.train(was_training)
+    return [_text(row, tokenizer, stop_ids, stop_strings) for row in rows]
+
+
+def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int]) -> list[list[int]]:
+    device = next(model.parameters()).device
+    shared = min(common_start(prompts), min(map(len, prompts)) - 1) if can_share(model) and len(prompts) > 1 else 0
+    cache = None
+    if shared:
+        prefix = torch.tensor([list(prompts[0][:shared])], device=device)
+        cache = model(input_ids=prefix, use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(len(prompts))
+    rest = [list(p[shared:]) for p in prompts]
+    longest = max(map(len, rest))
+    ids = torch.tensor([[0] * (longest - len(r)) + r for r in rest], device=device)
+    own = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rest], device=device)
+    mask = torch.cat([torch.ones(len(rest), shared, dtype=own.dtype, device=device), own], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+    written: list[list[int]] = [[] for _ in prompts]
+    going = [True] * len(prompts)
+    for _ in range(max_new_tokens):
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = out.past_key_values
+        ids = out.logits[:, -1].argmax(-1, keepdim=True)
+        for i, token in enumerate(ids[:, 0].tolist()):
+            if going[i]:
+                written[i].append(token)
+                going[i] = token not in stop_ids
+        if not any(going):
+            break
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+        positions = positions[:, -1:] + 1
+    return written
+
+
+def _text(ids: list[int], tokenizer, stop_ids: set[int], stop_strings: tuple[str, ...]) -> str:
+    ids = ids[: next((i for i, token in enumerate(ids) if token in stop_ids), len(ids))]
+    text = tokenizer.decode(ids)
+    return text[: min([at for stop in stop_strings if (at := text.find(stop)) >= 0], default=len(text))]
+
+
+def stops(template, tokenizer) -> tuple[set[int], tuple[str, ...]]:
+    """Stop ids and stop strings: end-of-text, and what the template writes after an assistant turn."""
+    from playground.core.templates import stop_strings
+
+    strings = tuple(stop_strings(template, tokenizer))
+    ids = {tokenizer.eos_id} if tokenizer.eos_id is not None else set()
+    for string in strings:
+        encoded = tokenizer.encode(string)[0]
+        ids |= set(encoded) if len(encoded) == 1 and encoded[0] in tokenizer.special_ids else set()
+    return ids, strings

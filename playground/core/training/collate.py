@@ -1,0 +1,215 @@
+"""Conversations to labelled examples, and examples to the batches of a run. No torch: the form counts with this too.
+
+A label is the token itself where the rendered mask says "trained", and IGNORE elsewhere, so the loss is on the
+assistant's tokens and on nothing else.
+"""
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+from playground.config import TrainConfig
+from playground.errors import PlaygroundError
+
+IGNORE = -100
+# Examples are sorted by length within windows of this many batches: little padding, still a random order.
+WINDOW = 16
+# A shared prefix shorter than this is not worth a forward pass of its own.
+MIN_PREFIX = 16
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: token ids and, for each, its label or IGNORE."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def trained(self) -> int:
+        # The first token has nothing before it to be predicted from.
+        return sum(label != IGNORE for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows; shown before the run and kept with it."""
+
+    rows: int = 0
+    kept: int = 0
+    cut: int = 0
+    nothing_trained: int = 0
+    unreadable: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    mask_rule: str = "none"
+    problems: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        share = self.trained_tokens / self.tokens if self.tokens else 0
+        text = f"{self.kept:,} of {self.rows:,} rows, {self.tokens:,} tokens, "
+        text += f"{self.trained_tokens:,} trained ({share:.0%})"
+        for number, what in (
+            (self.cut, "cut to the longest length"),
+            (self.nothing_trained, "left out because nothing in them is trained"),
+            (self.unreadable, "left out because they cannot be rendered"),
+        ):
+            text += f"; {number:,} {what}" if number else ""
+        return text
+
+
+@dataclass(frozen=True)
+class Examples:
+    train: list[Example]
+    held_out: list[Example]
+    report: Report = field(default_factory=Report)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: the prefix all its rows share and nothing trains on (may be empty), and the rest of each row."""
+
+    prefix: tuple[int, ...]
+    rows: tuple[Example, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole rows, prefix included for each: what a plain forward would run, without padding."""
+        return sum(len(self.prefix) + len(row.ids) for row in self.rows)
+
+    @property
+    def trained(self) -> int:
+        return sum(row.trained for row in self.rows)
+
+
+def example(ids: Iterable[int], mask: Iterable[bool], max_length: int) -> Example:
+    ids, mask = tuple(ids)[:max_length], tuple(mask)[:max_length]
+    return Example(ids, tuple(token if trained else IGNORE for token, trained in zip(ids, mask, strict=True)))
+
+
+def prepare(config: TrainConfig, conversations: list, template, tokenizer, unreadable: list[str] = ()) -> Examples:
+    """Render, label, cut, drop and split the rows of a run.
+
+    `unreadable` holds what was wrong with rows that the data set's reader left out. Raises PlaygroundError when
+    no row is left to train on, saying why.
+    """
+    from playground.core.templates import render
+
+    chosen = conversations
+    if config.rows and config.rows < len(conversations):
+        picks = sorted(random.Random(config.seed).sample(range(len(conversations)), config.rows))
+        chosen = [conversations[i] for i in picks]
+    kept, problems, rules, cut, empty = [], list(unreadable), set(), 0, 0
+    for number, conversation in enumerate(chosen, 1):
+        try:
+            rendered = render(template, conversation, tokenizer)
+        except PlaygroundError as error:
+            problems.append(f"row {number}: {error}")
+            continue
+        rules.add(rendered.mask_rule)
+        mask = rendered.mask or [False] * len(rendered.ids)
+        row = example(rendered.ids, mask, config.max_length)
+        cut += len(rendered.ids) > config.max_length
+        if row.trained:
+            kept.append(row)
+        else:
+            empty += 1
+    report = Report(
+        rows=len(chosen) + len(unreadable),
+        kept=len(kept),
+        cut=cut,
+        nothing_trained=empty,
+        unreadable=len(problems),
+        tokens=sum(len(row.ids) for row in kept),
+        trained_tokens=sum(row.trained for row in kept),
+        mask_rule="generation" if rules == {"generation"} else "prefix" if "prefix" in rules else "none",
+        problems=tuple(problems[:20]),
+    )
+    if not kept:
+        raise PlaygroundError(_nothing_left(report, config, template))
+    train, held_out = split(kept, config)
+    return Examples(train, held_out, report)
+
+
+def _nothing_left(report: Report, config: TrainConfig, template) -> str:
+    if not report.rows:
+        return f"the data {config.data!r} has no rows; give a file with at least one conversation"
+    why = []
+    if report.unreadable:
+        why.append(f"{report.unreadable:,} cannot be read or rendered (first: {report.problems[0]})")
+    if report.nothing_trained and report.mask_rule == "none":
+        why.append(
+            f"the template {template.name!r} does not say which tokens the assistant wrote; "
+            "use one with {% generation %} marks"
+        )
+    elif report.nothing_trained:
+        why.append(
+            f"{report.nothing_trained:,} have no assistant tokens within max_length {config.max_length:,}; "
+            "raise max_length or check that the rows have assistant turns"
+        )
+    return f"nothing to train on: none of the {report.rows:,} rows is left; {'; '.join(why)}"
+
+
+def split(rows: list[Example], config: TrainConfig) -> tuple[list[Example], list[Example]]:
+    """Training and held-out rows, by the seed; at least one of each, unless eval_share is 0 or there is one row."""
+    order = list(range(len(rows)))
+    random.Random(f"split {config.seed}").shuffle(order)
+    held = (
+        min(max(1, round(config.eval_share * len(rows))), config.eval_rows, len(rows) - 1) if config.eval_share else 0
+    )
+    return [rows[i] for i in order[held:]], [rows[i] for i in order[:held]]
+
+
+def total_steps(config: TrainConfig, train_rows: int) -> int:
+    return config.steps or max(1, math.ceil(config.epochs * math.ceil(train_rows / config.batch_size)))
+
+
+def batches_of_epoch(rows: list[Example], config: TrainConfig, epoch: int) -> list[Batch]:
+    """All rows once, in an order that depends only on the seed and the epoch: that is what a resumed run counts on."""
+    shuffle = random.Random(f"epoch {config.seed} {epoch}")
+    order = list(range(len(rows)))
+    shuffle.shuffle(order)
+    window, batches = WINDOW * config.batch_size, []
+    for start in range(0, len(order), window):
+        near = sorted(order[start : start + window], key=lambda i: len(rows[i].ids))
+        batches += [near[i : i + config.batch_size] for i in range(0, len(near), config.batch_size)]
+    shuffle.shuffle(batches)
+    return [batch([rows[i] for i in chosen]) for chosen in batches]
+
+
+def batch(rows: list[Example], share: bool = True) -> Batch:
+    """Split off the longest prefix that all rows share and that trains nothing, when it is worth a pass of its own."""
+    length = shared_prefix(rows) if share and len(rows) > 1 else 0
+    if length < MIN_PREFIX:
+        return Batch((), tuple(rows))
+    rest = tuple(Example(row.ids[length:], row.labels[length:]) for row in rows)
+    return Batch(rows[0].ids[:length], rest)
+
+
+def shared_prefix(rows: list[Example]) -> int:
+    """Length of the longest common start without a label, leaving each row an unlabelled token to begin with.
+
+    That first token is needed because the loss predicts each label from the position before it.
+    """
+    length = min(common_start([row.ids for row in rows]), min(len(row.ids) for row in rows) - 1)
+    first_labels = (next((i for i, label in enumerate(row.labels) if label != IGNORE), length + 1) for row in rows)
+    return max(0, min(length, min(first_labels) - 1))
+
+
+def common_start(rows: list) -> int:
+    """How many ids all rows (sequences of ids) have in common from their start."""
+    length, limit = 0, min(map(len, rows))
+    while length < limit and all(row[length] == rows[0][length] for row in rows[1:]):
+        length += 1
+    return length
+
+
+def data_hash(conversations: list) -> str:
+    """SHA-256 of the conversations, so that a run can say whether its data changed."""
+    digest = hashlib.sha256()
+    for conversation in conversations:
+        digest.update(json.dumps(asdict(conversation), sort_keys=True, ensure_ascii=False, default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""The loss of one step: logits only where a label is, and the prefix that all rows share run once."""
+
+import torch
+import torch.nn.functional as F
+
+from playground.core.training.collate import IGNORE, Batch
+
+# Rows of logits that exist at once; a vocabulary of 150,000 then needs 300 MB in fp32, however long the batch.
+CHUNK = 512
+
+
+class LabelledLoss(torch.autograd.Function):
+    """Summed cross-entropy of hidden states [n, d] under a frozen head [v, d], in chunks.
+
+    The gradient for the hidden states is worked out in the forward pass, while a chunk's logits are there, so that
+    no logits are kept or computed twice. `softcap` is Gemma 2's tanh bound on the logits (0: none).
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, labels, softcap):
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(labels), CHUNK):
+            part, wanted = hidden[start : start + CHUNK], labels[start : start + CHUNK]
+            logits = F.linear(part, weight, bias).float()
+            if softcap:
+                logits = softcap * torch.tanh(logits / softcap)
+            rest = torch.logsumexp(logits, dim=-1, keepdim=True)
+            total += (rest - logits.gather(1, wanted[:, None])).sum()
+            if gradient is not None:
+                slope = 1 - (logits / softcap) ** 2 if softcap else None
+                change = logits.sub_(rest).exp_()
+                change.scatter_add_(1, wanted[:, None], torch.full_like(rest, -1.0))
+                change = change * slope if softcap else change
+                gradient[start : start + CHUNK] = change.to(weight.dtype) @ weight
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.to(gradient.dtype), None, None, None, None
+
+
+def step_loss(model, batch: Batch, pad_id: int) -> torch.Tensor:
+    """Summed loss over the labelled tokens of a batch (divide by `batch.trained` for the mean).
+
+    `model` is a causal language model of transformers, with or without adapter layers in it.
+    """
+    device = next(model.parameters()).device
+    ids, mask, labels = tensors(batch, pad_id, device)
+    if not _plain_head(model):
+        return _loss_by_logits(model, ids, mask, labels, batch.prefix)
+    body = model.base_model
+    if batch.prefix and can_share(model):
+        prefix = torch.tensor([batch.prefix], device=device)
+        cache = body(input_ids=prefix, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(ids))
+        before = torch.ones(len(ids), len(batch.prefix), dtype=mask.dtype, device=device)
+        hidden = body(
+            input_ids=ids, attention_mask=torch.cat([before, mask], 1), past_key_values=cache, use_cache=True
+        ).last_hidden_state
+    else:
+        ids, mask, labels = _whole(ids, mask, labels, batch.prefix)
+        hidden = body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    hidden, wanted = hidden[:, :-1], labels[:, 1:]
+    keep = wanted != IGNORE
+    head = model.get_output_embeddings()
+    softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
+    return LabelledLoss.apply(hidden[keep], head.weight, getattr(head, "bias", None), wanted[keep], softcap)
+
+
+def tensors(batch: Batch, pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, attention mask and labels of the rows without their prefix, [rows, longest], padded on the right."""
+    longest = max(len(row.ids) for row in batch.rows)
+    ids = torch.full((len(batch.rows), longest), pad_id)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
+    for i, row in enumerate(batch.rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        labels[i, : len(row.ids)] = torch.tensor(row.labels)
+        mask[i, : len(row.ids)] = 1
+    return ids.to(device), mask.to(device), labels.to(device)
+
+
+def can_share(model) -> bool:
+    """Whether a cached prefix is exact for this model: full attention in every layer, no recurrent state."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
+    return set(kinds) == {"full_attention"}
+
+
+def _whole(ids, mask, labels, prefix):
+    if not prefix:
+        return ids, mask, labels
+    before = torch.tensor([prefix], device=ids.device).expand(len(ids), -1)
+    return (
+        torch.cat([before, ids], 1),
+        torch.cat([torch.ones_like(before), mask], 1),
+        torch.cat([torch.full_like(before, IGNORE), labels], 1),
+    )
+
+
+def _plain_head(model) -> bool:
+    """Whether logits are head(hidden) of a frozen head; some models scale them, and then the model does it itself."""
+    config = model.config.get_text_config()
+    scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in ("logits_scaling", "logit_scale"))
+    head = model.get_output_embeddings()
+    frozen = isinstance(getattr(head, "weight", None), torch.Tensor) and not head.weight.requires_grad
+    return frozen and type(head) is torch.nn.Linear and not scaled
+
+
+def _loss_by_logits(model, ids, mask, labels, prefix):
+    """The general form: the model's own logits, at the positions where any row has a label."""
+    ids, mask, labels = _whole(ids, mask, labels, prefix)
+    wanted = labels[:, 1:]
+    positions = (wanted != IGNORE).any(0).nonzero()[:, 0]
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions).logits.float()
+    return F.cross_entropy(logits.flatten(0, 1), wanted[:, positions].flatten(), ignore_index=IGNORE, reduction="sum")

@@ -1,0 +1,283 @@
+"""A training run is a folder; this reads and writes its small files. No torch: the app's process only reads them.
+
+config.json     everything needed to repeat the run
+events.jsonl    append-only, one JSON object a line: state, plan, step, eval, sample, checkpoint, truth, scores
+log.txt         what the trainer printed
+process.json    pid and start time of the trainer
+stop            "keep" or "discard": the request to stop
+checkpoints/    adapter, optimizer, schedule, random state, step: what a resume continues from
+adapter/        plain PEFT, and playground.json with the template, the mask rule and where it comes from
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from playground.config import ASSETS, Paths, TrainConfig, fields, parse
+from playground.errors import PlaygroundError
+
+LIVE = ("queued", "preparing", "running", "stopping")
+ENDED = ("finished", "stopped", "failed", "killed")
+# Time a trainer gets between the folder's first line and the file with its process id.
+START_GRACE = 15.0
+# Freed when the disk is full, so that the run can still say so.
+RESERVE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Status:
+    state: str
+    sentence: str = ""
+    reason: str = ""
+    time: float = 0.0
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+
+class Run:
+    """A run's folder, read afresh at every question: another process may be writing it."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings; those that this version does not know are left out, so that older folders open."""
+        try:
+            values = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise PlaygroundError(f"{self.name} is no run: it has no config.json") from None
+        except ValueError as error:
+            raise PlaygroundError(f"the config.json of run {self.name} cannot be read: {error}") from None
+        known = {f.name for f in fields(TrainConfig)}
+        return parse(TrainConfig, {key: value for key, value in values.items() if key in known})
+
+    @property
+    def status(self) -> Status:
+        """The last state the trainer wrote, or "killed" when it wrote no end and is not alive."""
+        last = self._last_state()
+        if last.state in ENDED or self._alive():
+            return last
+        starting = not (self.folder / "process.json").exists() and time.time() - last.time < START_GRACE
+        if starting:
+            return last
+        again = self._last_state()  # it may have ended between the two looks
+        if again.state in ENDED:
+            return again
+        where = f"at step {step}" if (step := self._last_step()) else f"while {last.state}"
+        return Status(
+            "killed", f"the trainer ended without a word {where}; resume it or delete it", "killed", last.time
+        )
+
+    @property
+    def state(self) -> str:
+        return self.status.state
+
+    @property
+    def created(self) -> float:
+        with contextlib.suppress(OSError, ValueError, KeyError), open(self.folder / "events.jsonl", "rb") as file:
+            return float(json.loads(file.readline())["time"])
+        with contextlib.suppress(OSError):
+            return self.folder.stat().st_mtime
+        return 0.0
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter's folder once the run has ended well; None before, and when the run failed."""
+        folder = self.folder / "adapter"
+        whole = (folder / "adapter_model.safetensors").exists() and (folder / "adapter_config.json").exists()
+        return folder if whole and self.state in ("finished", "stopped") else None
+
+    @property
+    def resumable(self) -> bool:
+        return self.state in ("stopped", "failed", "killed")
+
+    def events(self, since: int = 0) -> list[dict]:
+        """Events from line `since` on; a line that a kill tore in two is left out."""
+        try:
+            lines = (self.folder / "events.jsonl").read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [event for line in lines[since:] if (event := _event(line))]
+
+    def log(self, characters: int = 4000) -> str:
+        """The end of log.txt."""
+        with contextlib.suppress(OSError), open(self.folder / "log.txt", "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - characters))
+            return file.read().decode("utf-8", "replace")
+        return ""
+
+    def process(self) -> psutil.Process | None:
+        """The trainer, if it is alive and still the same process."""
+        try:
+            saved = json.loads((self.folder / "process.json").read_text())
+            process = psutil.Process(saved["pid"])
+            # a pid is used again after a while, a pid with its start time is not
+            same = abs(process.create_time() - saved["created"]) < 2
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
+
+    def _alive(self) -> bool:
+        return self.process() is not None
+
+    def _tail(self) -> list[dict]:
+        with contextlib.suppress(OSError), open(self.folder / "events.jsonl", "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 64 * 1024))
+            return [event for line in file.read().split(b"\n") if (event := _event(line))]
+        return []
+
+    def _last_state(self) -> Status:
+        """From the last 64 KB alone: where many steps follow the last state, that state is "running"."""
+        tail = self._tail()
+        for event in reversed(tail):
+            if event["kind"] == "state":
+                return Status(event["state"], event.get("sentence", ""), event.get("reason", ""), event["time"])
+        return Status("running", "", "", tail[-1]["time"]) if tail else Status("queued", "", "", self.created)
+
+    def _last_step(self) -> int:
+        return next((event["step"] for event in reversed(self._tail()) if event["kind"] == "step"), 0)
+
+
+class Events:
+    """Appends to a run's events.jsonl; every line is on its way to the disk when `write` returns."""
+
+    def __init__(self, folder: Path):
+        self.path = Path(folder) / "events.jsonl"
+
+    def write(self, kind: str, **values) -> dict:
+        event = {"kind": kind, "time": time.time(), **values}
+        line = json.dumps(event, ensure_ascii=False) + "\n"
+        with open(self.path, "a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a kill tore the last line
+                    line = "\n" + line
+            file.write(line.encode("utf-8"))
+        return event
+
+    def state(self, state: str, sentence: str = "", reason: str = "") -> dict:
+        return self.write("state", state=state, sentence=sentence, reason=reason)
+
+
+def create(config: TrainConfig, paths: Paths) -> Run:
+    """A new run's folder, queued; nothing is started. Its name is the config's, or made from recipe or data."""
+    name = config.name.strip() or f"{config.recipe or Path(config.data).stem}-{time.strftime('%m%d-%H%M')}"
+    check_name(name)
+    paths.runs.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1000):
+        folder = paths.runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            continue
+    write_json(folder / "config.json", {**asdict(config), "name": folder.name})
+    Events(folder).state("queued")
+    return Run(folder)
+
+
+def check_name(name: str) -> str:
+    """A name that is one folder and nothing else, or PlaygroundError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise PlaygroundError(
+            f"a run's name is 1 to 64 letters, digits, dots, dashes or underscores and starts with a letter or digit; "
+            f"got {name[:80]!r}"
+        )
+    return name
+
+
+def find(paths: Paths, name: str) -> Run:
+    """The run of that name, or PlaygroundError; a name cannot lead out of the folder of runs."""
+    folder = paths.runs / check_name(name)
+    if not (folder / "config.json").exists():
+        raise PlaygroundError(f"there is no run {name!r}; the runs are {', '.join(r.name for r in list_runs(paths))}")
+    return Run(folder)
+
+
+def list_runs(paths: Paths) -> list[Run]:
+    """All runs, newest first."""
+    if not paths.runs.is_dir():
+        return []
+    folders = [folder for folder in paths.runs.iterdir() if not folder.name.startswith(".")]
+    found = [Run(folder) for folder in folders if (folder / "config.json").exists()]
+    return sorted(found, key=lambda run: (run.created, run.name), reverse=True)
+
+
+def adapters(paths: Paths) -> list[Path]:
+    """Folders of the adapters that can be used: those that come with the app, then those of runs, newest first."""
+    shipped = sorted(file.parent for file in (ASSETS / "adapters").glob("*/adapter_config.json"))
+    return shipped + [run.adapter for run in list_runs(paths) if run.adapter]
+
+
+def ahead(run: Run, paths: Paths) -> int:
+    """How many live runs were queued before this one: 0 means it is its turn (or it is running)."""
+    mine = (_queued_at(run), run.name)
+    return sum(
+        1
+        for other in list_runs(paths)
+        if other.name != run.name and other.status.live and (_queued_at(other), other.name) < mine
+    )
+
+
+def _queued_at(run: Run) -> float:
+    times = [event["time"] for event in run.events() if event["kind"] == "state" and event["state"] == "queued"]
+    return times[-1] if times else run.created
+
+
+def note_process(folder: Path, pid: int | None = None) -> None:
+    """Write which process trains this run (this one, unless `pid` is given)."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        write_json(Path(folder) / "process.json", {"pid": process.pid, "created": process.create_time()})
+
+
+def write_json(path: Path, value) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def reserve(folder: Path) -> None:
+    """Put some bytes aside, to be freed for the last words when the disk is full."""
+    (Path(folder) / "reserve").write_bytes(os.urandom(RESERVE))
+
+
+def free_reserve(folder: Path) -> None:
+    (Path(folder) / "reserve").unlink(missing_ok=True)
+
+
+def remove(run: Run) -> None:
+    """Delete the folder; the run must not be live."""
+    if run.status.live:
+        raise PlaygroundError(f"{run.name} is {run.state}; stop it first")
+    # renamed first, so that a half-deleted folder never looks like a run
+    gone = run.folder.with_name(f".{run.name}.{time.time_ns()}.deleted")
+    run.folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _event(line: bytes) -> dict | None:
+    if not line.strip():
+        return None
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event and "time" in event else None

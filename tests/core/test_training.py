@@ -1,0 +1,361 @@
+"""The fine-tune's own parts on a two-layer Llama: labels, the shared prefix, the loop, resuming, the truth check."""
+
+import dataclasses
+import math
+
+import pytest
+
+from playground.config import TrainConfig
+from playground.core.training import collate
+from playground.core.training.collate import IGNORE, Example, Examples, batch, example, shared_prefix
+from playground.errors import PlaygroundError
+
+torch = pytest.importorskip("torch")
+
+from playground.core.training import loop, loss, truth  # noqa: E402
+
+PREFIX = tuple(range(1, 25))
+
+
+def tiny(seed=0, **changes):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    settings = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": "eager"}
+    return LlamaForCausalLM(LlamaConfig(**settings, **heads, **changes)).eval()
+
+
+def row(*rest, trained=3, prefix=PREFIX):
+    """A row whose last `trained` tokens have labels."""
+    ids = (*prefix, *rest)
+    return example(ids, [i >= len(ids) - trained for i in range(len(ids))], 1024)
+
+
+ROWS = [row(30, 31, 32, 33, 34), row(30, 40, 41, 42), row(45, 46, 47, 48, 49, 50, 51), row(52, 53, 54, 55)]
+CONFIG = TrainConfig(rank=2, alpha=4.0, steps=8, batch_size=2, eval_every=4, warmup_steps=1, learning_rate=1e-2)
+
+
+def learner(config=CONFIG, **changes):
+    return loop.add_adapter(tiny(**changes), config)
+
+
+def fit(model, config=CONFIG, rows=ROWS, **more):
+    events = []
+    examples = Examples(rows[1:], rows[:1])
+    outcome = loop.fit(model, examples, config, 0, lambda kind, **values: events.append((kind, values)), **more)
+    return outcome, events
+
+
+def losses(events):
+    return [values["loss"] for kind, values in events if kind == "step"]
+
+
+# ---- rows to batches -------------------------------------------------------------------------------------------
+
+
+def test_only_masked_tokens_get_labels():
+    made = example([5, 6, 7, 8], [False, True, False, True], 1024)
+    assert made.labels == (IGNORE, 6, IGNORE, 8)
+    assert made.trained == 2
+
+
+def test_a_label_on_the_first_token_trains_nothing():
+    assert example([5, 6], [True, False], 1024).trained == 0
+
+
+def test_long_rows_are_cut_with_their_labels():
+    assert example([5, 6, 7], [False, True, True], 2) == Example((5, 6), (IGNORE, 6))
+
+
+@pytest.mark.parametrize(
+    "rows, length",
+    [
+        # the first token of what is left must have no label, so that it can predict the first label
+        ([row(30, 31, 32, trained=3), row(40, 41, 42, trained=3)], 23),
+        ([row(30, 31, 32, trained=2), row(40, 41, 42, trained=2)], 24),
+        ([row(30, 31, 32, trained=2), row(30, 41, 42, trained=2)], 24),
+        ([row(30, 31, 32, trained=1), row(30, 41, 42, trained=1)], 25),
+        ([row(30), row(30)], 21),
+        ([row(1, prefix=(9,)), row(1)], 0),
+        ([example([7, 7], [False, False], 9), example([7, 7, 7], [False, False, True], 9)], 1),
+        ([example([7, 7], [True, True], 9), example([7, 7], [True, True], 9)], 0),
+    ],
+)
+def test_shared_prefix_stops_before_labels_and_differences(rows, length):
+    assert shared_prefix(rows) == length
+
+
+def test_batch_splits_off_a_long_prefix_and_keeps_a_short_one():
+    split = batch(ROWS)
+    assert split.prefix == PREFIX
+    assert [split.prefix + r.ids for r in split.rows] == [r.ids for r in ROWS]
+    assert (split.tokens, split.trained) == (sum(len(r.ids) for r in ROWS), sum(r.trained for r in ROWS))
+    short = [row(30, 31, 32, prefix=(1, 2, 3)), row(40, 41, 42, prefix=(1, 2, 3))]
+    assert batch(short).prefix == ()
+
+
+def test_every_epoch_has_all_rows_once_in_an_order_of_its_own():
+    rows = [row(*[30] * n, 31) for n in range(1, 24)]
+    config = TrainConfig(batch_size=4)
+    orders = [
+        [len(b.prefix) + len(r.ids) for b in collate.batches_of_epoch(rows, config, e) for r in b.rows]
+        for e in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2]) == [len(r.ids) for r in rows]
+
+
+def test_split_holds_rows_out_once_and_leaves_some_to_train_on():
+    rows = [row(n) for n in range(30, 60)]
+    train, held = collate.split(rows, TrainConfig(eval_share=0.5, eval_rows=6))
+    assert len(held) == 6
+    assert sorted(r.ids for r in train + held) == sorted(r.ids for r in rows)
+    assert collate.split(rows[:1], TrainConfig(eval_share=0.5)) == (rows[:1], [])
+    assert (
+        collate.split(rows, TrainConfig(eval_share=0.0)) == (rows, [])
+        or collate.split(rows, TrainConfig(eval_share=0.0))[1] == []
+    )
+
+
+# ---- the loss --------------------------------------------------------------------------------------------------
+
+
+def gradients(model, step):
+    model.zero_grad()
+    total = loss.step_loss(model.get_base_model(), step, 0)
+    (total / step.trained).backward()
+    return total.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_shared_prefix_gives_the_plain_loss_and_gradients():
+    model = learner()
+    with torch.no_grad():  # B starts at zero, and then A has no gradient
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.1)
+    shared, plain = batch(ROWS), batch(ROWS, share=False)
+    assert shared.prefix
+    assert not plain.prefix
+    (one, mine), (two, theirs) = gradients(model, shared), gradients(model, plain)
+    assert one == pytest.approx(two, rel=1e-5)
+    assert mine.keys() == theirs.keys()
+    assert len(mine) == 28
+    for name, gradient in mine.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+@pytest.mark.parametrize("chunk", [2, 512])
+def test_labelled_loss_is_cross_entropy(monkeypatch, softcap, chunk):
+    monkeypatch.setattr(loss, "CHUNK", chunk)
+    torch.manual_seed(0)
+    head, labels = torch.randn(64, 32), torch.tensor([3, 0, 63, 9, 9])
+    hidden = torch.randn(5, 32, requires_grad=True)
+    again = hidden.detach().clone().requires_grad_()
+    mine = loss.LabelledLoss.apply(hidden, head, None, labels, softcap)
+    (mine * 0.5).backward()
+    logits = again @ head.T
+    logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+    plain = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    (plain * 0.5).backward()
+    torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(hidden.grad, again.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_step_loss_is_what_the_model_itself_says():
+    model = tiny()
+    made = batch(ROWS)
+    ids, mask, labels = loss.tensors(batch(ROWS, share=False), 0, "cpu")
+    own = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+    assert loss.step_loss(model, made, 0).item() / made.trained == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_a_model_that_scales_its_logits_computes_them_itself():
+    model = tiny()
+    made = batch(ROWS)
+    plain = loss.step_loss(model, made, 0).item()
+    model.config.logits_scaling = 4.0  # Llama does not look at it: only our way of computing changes
+    assert loss.step_loss(model, made, 0).item() == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_sliding_window_is_not_given_a_shared_prefix():
+    model = tiny()
+    assert loss.can_share(model)
+    model.config.layer_types = ["sliding_attention", "full_attention"]
+    assert not loss.can_share(model)
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------
+
+
+def test_rate_warms_up_and_ends_at_the_share_asked_for():
+    share = loop.rate(TrainConfig(warmup_steps=4, final_lr_share=0.1), 20)
+    shares = [share(step) for step in range(20)]
+    assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert shares[-1] == pytest.approx(0.1)
+    assert shares[5:] == sorted(shares[5:], reverse=True)
+
+
+def test_fit_learns_and_tells():
+    config = dataclasses.replace(CONFIG, steps=40, eval_every=20, learning_rate=0.05)
+    model = learner(config)
+    outcome, events = fit(model, config, probe=lambda: {"prompt": "p", "text": f"training={model.training}"})
+    curve = losses(events)
+    assert curve[-1] < curve[0] - 0.3
+    assert (outcome.step, outcome.steps, outcome.stopped) == (40, 40, False)
+    assert [(kind, v["step"]) for kind, v in events if kind in ("eval", "sample")] == [
+        (kind, step) for step in (0, 20, 40) for kind in ("eval", "sample")
+    ]
+    assert all(v["text"] == "training=False" for kind, v in events if kind == "sample")
+    step = next(v for kind, v in events if kind == "step")
+    assert {"loss", "lr", "grad_norm", "tokens_per_second", "rows_per_second", "memory", "eta"} <= step.keys()
+
+
+def test_bf16_adapter_learns_below_its_own_rounding():
+    config = dataclasses.replace(CONFIG, learning_rate=1e-5, warmup_steps=0)
+    model = loop.add_adapter(tiny().to(torch.bfloat16), config)
+    a = next(p for name, p in model.named_parameters() if "lora_A" in name)
+    assert a.dtype == torch.bfloat16
+    master = loop.Master([a], config)
+    for _ in range(200):
+        a.grad = torch.ones_like(a)
+        master.step()
+    # 200 updates of 1e-5 each; on a bf16 weight of 0.1 a single one is lost in rounding
+    assert master.masters[0].dtype == torch.float32
+    moved = (
+        a.float()
+        - loop.add_adapter(tiny().to(torch.bfloat16), config)
+        .state_dict()[next(name for name, p in model.named_parameters() if p is a)]
+        .float()
+    ).mean()
+    assert moved.item() == pytest.approx(-2e-3, rel=0.1)
+
+
+def test_should_stop_ends_after_the_step_and_keeps_a_checkpoint(tmp_path):
+    seen = []
+    outcome, events = fit(learner(), should_stop=lambda: len(seen) >= 3 or seen.append(1), checkpoints=tmp_path)
+    assert (outcome.step, outcome.stopped) == (3, True)
+    assert events[-1] == ("checkpoint", {"step": 3})
+    assert loop.newest_checkpoint(tmp_path).name == "step-00000003.pt"
+
+
+def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(tmp_path):
+    config = dataclasses.replace(CONFIG, dropout=0.2)
+    whole, whole_events = fit(learner(config), config)
+    seen = []
+
+    def killed():  # between two checkpoints
+        seen.append(1)
+        if len(seen) > 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(config), config, should_stop=killed, checkpoints=tmp_path)
+    model = learner(dataclasses.replace(config, seed=5))  # nothing of the fresh adapter may survive
+    resumed, resumed_events = fit(model, config, checkpoints=tmp_path)
+    assert losses(resumed_events) == losses(whole_events)[4:]
+    assert (resumed.step, resumed.eval_loss) == (whole.step, whole.eval_loss)
+
+
+def test_a_checkpoint_of_another_rank_is_refused_in_a_sentence(tmp_path):
+    fit(learner(), checkpoints=tmp_path)
+    other = dataclasses.replace(CONFIG, rank=4)
+    with pytest.raises(PlaygroundError, match="does not fit this run"):
+        fit(learner(other), other, checkpoints=tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    model = learner()
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(math.nan)
+    with pytest.raises(PlaygroundError, match="no longer a number at step 1") as caught:
+        fit(model)
+    assert loop.failure(caught.value, CONFIG)[0] == "nan"
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
+        (MemoryError(), "memory"),
+        (OSError(28, "No space left on device"), "disk"),
+        (RuntimeError("PytorchStreamWriter failed: No space left on device"), "disk"),
+        (PlaygroundError("rank must be"), "refused"),
+        (RuntimeError("shapes do not match"), None),
+        (OSError(2, "No such file"), None),
+    ],
+)
+def test_failures_have_names(error, reason):
+    named = loop.failure(error, CONFIG)
+    assert (named and named[0]) == reason
+
+
+def test_attention_targets_leave_the_mlp_alone():
+    model = learner(dataclasses.replace(CONFIG, targets="attention"))
+    adapted = {name.split(".lora_A")[0].split(".")[-1] for name, _ in model.named_parameters() if "lora_A" in name}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------
+
+
+def test_answers_in_a_batch_are_those_of_each_prompt_alone():
+    from playground.core.training.answer import _greedy
+
+    model = tiny()
+    prompts = [[*PREFIX, 30, 31], [*PREFIX, 40], [*PREFIX, 41, 42, 43, 44]]
+    batched = _greedy(model, prompts, 12, set())
+    for prompt, written in zip(prompts, batched, strict=True):
+        out = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None)
+        assert written == out[0, len(prompt) :].tolist()
+    stop = batched[0][3]
+    assert _greedy(model, prompts[:1], 12, {stop})[0] == batched[0][: batched[0].index(stop) + 1]
+
+
+# ---- the truth check -------------------------------------------------------------------------------------------
+
+
+def saved(tmp_path, model):
+    model.eval()
+    trained = truth.log_probabilities(model, ROWS[0])
+    model.save_pretrained(tmp_path, save_embedding_layers=False)
+    return trained
+
+
+def test_truth_check_passes_a_trained_adapter(tmp_path):
+    model = learner()
+    fit(model)
+    verdict = truth.check(tiny(), tmp_path, ROWS[0], saved(tmp_path, model))
+    assert verdict.passed, verdict.sentence
+    assert (verdict.matrices, verdict.zero) == (14, 0)
+    assert verdict.difference > 100 * verdict.noise
+
+
+def test_truth_check_finds_an_empty_adapter(tmp_path):
+    verdict = truth.check(tiny(), tmp_path, ROWS[0], saved(tmp_path, learner()))
+    assert not verdict.passed
+    assert "all its B matrices are zero" in verdict.sentence
+
+
+def test_truth_check_finds_an_adapter_that_changes_nothing(tmp_path):
+    model = learner()
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(1e-12)
+    verdict = truth.check(tiny(), tmp_path, ROWS[0], saved(tmp_path, model))
+    assert not verdict.passed
+    assert "does not change the model" in verdict.sentence
+
+
+def test_truth_check_finds_a_file_that_is_not_what_was_trained(tmp_path):
+    model = learner()
+    fit(model)
+    trained = saved(tmp_path, model)
+    other = learner()
+    fit(other, rows=[ROWS[0], *[row(60, 61, 62)] * 3])
+    saved(tmp_path, other)
+    verdict = truth.check(tiny(), tmp_path, ROWS[0], trained)
+    assert not verdict.passed
+    assert "not the trained one" in verdict.sentence
