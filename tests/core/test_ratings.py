@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from playground.core.ratings import average_win_rate, bootstrap, bradley_terry, connected, count, elo, leaderboard
+from playground.core.ratings import average_win_rate, bradley_terry, connected, count, elo, leaderboard
 from playground.errors import PlaygroundError
 
 REAL = Path(__file__).parents[2].parent / "shared/data/arena_votes"
