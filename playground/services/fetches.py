@@ -1,10 +1,13 @@
 """Models on their way to this machine: one background thread per model, seen by every page."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from playground.errors import PlaygroundError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,14 @@ class Fetches:
 
         try:
             self._sources.get(name, progress=report, accept_licence=accept_licence, cancel=cancel)
+            if self._then:
+                self._then(name)
+            self._set(name, state="done")
         except PlaygroundError as error:
             self._set(name, state="cancelled" if cancel.is_set() else "failed", error=str(error))
-            return
         except Exception as error:
-            # the page must not show a fetch that runs for ever; the traceback still goes to the log
+            log.exception("fetching %s failed", name)
             self._set(name, state="failed", error=f"{type(error).__name__}: {error}")
-            raise
-        self._set(name, state="done")
-        if self._then:
-            self._then(name)
 
     def _set(self, name: str, **changes) -> None:
         with self._lock:

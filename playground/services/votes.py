@@ -1,6 +1,6 @@
 """Votes on pairs of replies, in one SQLite file.
 
-Kept: the battle, the two lanes with their settings, the conversation, both replies, the choice and the time.
+Kept: the battle, the two lanes with their settings, what they were sent, both replies, the choice and the time.
 Not kept: anything about who voted.
 """
 
@@ -25,7 +25,8 @@ CREATE TABLE votes (
     right_name TEXT NOT NULL,
     left_lane TEXT NOT NULL,
     right_lane TEXT NOT NULL,
-    conversation TEXT NOT NULL,
+    left_messages TEXT NOT NULL,
+    right_messages TEXT NOT NULL,
     left_reply TEXT NOT NULL,
     right_reply TEXT NOT NULL,
     choice TEXT NOT NULL CHECK (choice IN ('left', 'right', 'tie', 'both bad'))
@@ -35,10 +36,11 @@ CREATE TABLE votes (
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a battle: the lane's name, its settings (JSON values) and what it answered."""
+    """One side of a battle: the lane's name, its settings (JSON values), the messages it was sent, its reply."""
 
     name: str
     lane: dict
+    messages: list[dict]
     reply: str
 
 
@@ -65,16 +67,19 @@ class Votes:
         self.path = Path(path)
         self.wait = wait  # seconds to wait for another writer
 
-    def add(self, battle_id: str, left: Side, right: Side, messages: list[dict], choice: str) -> None:
+    def add(self, battle_id: str, left: Side, right: Side, choice: str) -> None:
         """Store one vote; on return it is on the disk. PlaygroundError if this battle has its vote already."""
         if choice not in CHOICES:
             raise PlaygroundError(f"a vote is one of {', '.join(CHOICES)}, got {choice!r}")
+        if left.messages[-1:] != right.messages[-1:]:
+            raise PlaygroundError("these two lanes were not asked the same thing; send a prompt to both, then vote")
+        values = (left.lane, right.lane, left.messages, right.messages)
         row = (
             battle_id,
             time.time(),
             left.name,
             right.name,
-            *(json.dumps(value, ensure_ascii=False) for value in (left.lane, right.lane, messages)),
+            *(json.dumps(value, ensure_ascii=False) for value in values),
             left.reply,
             right.reply,
             choice,
@@ -82,8 +87,9 @@ class Votes:
         with self._open() as connection:
             try:
                 connection.execute(
-                    "INSERT INTO votes (battle_id, time, left_name, right_name, left_lane, right_lane, conversation,"
-                    " left_reply, right_reply, choice) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO votes (battle_id, time, left_name, right_name, left_lane, right_lane,"
+                    " left_messages, right_messages, left_reply, right_reply, choice)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     row,
                 )
             except sqlite3.IntegrityError:

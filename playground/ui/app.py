@@ -16,8 +16,9 @@ CSS = theme.CSS + "".join(tab.CSS for _, tab in TABS)
 def build(services: Services) -> gr.Blocks:
     """The whole page; it can be built without any model on the machine."""
     with gr.Blocks(title="Instruction-Tuning Playground", analytics_enabled=False) as page:
-        gr.HTML(theme.MASTHEAD)
-        state = gr.HTML(elem_id="model-state")
+        with gr.Row(elem_id="header"):
+            gr.HTML(theme.MASTHEAD, scale=4, min_width=300)
+            state = gr.HTML(elem_id="model-state", scale=1, min_width=150)
         with gr.Group(visible=False, elem_id="banner") as banner:
             notice = gr.HTML()
             with gr.Row():

@@ -20,6 +20,7 @@ from playground.ui.common import Services, fetch_notice, shown
 
 MAX_LANES = 4
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
+QUIET = {"queue": False, "show_progress": "hidden"}
 TICK = 0.11  # seconds between two updates of the page while lanes stream
 
 PRESETS = ("base / instruct / tuned", "same model, wrong template", "temperature 0 / 0.7 / 1.5")
@@ -31,14 +32,19 @@ EXAMPLES = (
 )
 
 CSS = """
-.lane { min-width: min(300px, 100%) !important; }
+.lane { min-width: min(300px, 100%) !important; gap: 6px !important; }
+.lane .lane-settings button.label-wrap { min-height: 3em; font-weight: 600; align-items: flex-start; }
 .lane .lane-status {
   font-size: var(--text-sm); color: var(--body-text-color-subdued); min-height: 1.5em; padding: 0 4px;
 }
 .lane .lane-status.failed { color: #a32019; overflow-wrap: anywhere; }
 .dark .lane .lane-status.failed { color: #ff9c94; }
 .lane .message { font-size: var(--text-md); overflow-wrap: anywhere; }
+.lane .message .md { white-space: pre-wrap; }
 .lane .exact .cm-content, .lane .exact .cm-line { font-size: var(--text-sm); }
+.ask { align-items: stretch; }
+.vote-row { align-items: flex-end; }
+@media (max-width: 640px) { .ask > .column { flex-direction: row !important; } }
 .votes table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
 .votes td, .votes th { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--border-color-primary); }
 .votes td:first-child, .votes th:first-child { text-align: left; overflow-wrap: anywhere; }
@@ -55,6 +61,7 @@ class Chat:
     histories: list[list[dict]] = field(default_factory=lambda: [[] for _ in range(MAX_LANES)])
     replies: list = field(default_factory=lambda: [None] * MAX_LANES)
     lanes: list = field(default_factory=lambda: [None] * MAX_LANES)  # as asked in the last round
+    asked: list = field(default_factory=lambda: [None] * MAX_LANES)  # the messages each of them was sent
     attempts: list[int] = field(default_factory=lambda: [0] * MAX_LANES)  # how often the last question was asked again
     battle: str = ""  # id of what can be voted on; empty before the first round and after the vote
 
@@ -92,7 +99,6 @@ class View:
     send: gr.Button
     stop: gr.Button
     lanes: tuple[LaneView, ...]
-    vote_row: gr.Row
     left: gr.Dropdown
     right: gr.Dropdown
     vote_buttons: tuple[gr.Button, ...]
@@ -114,7 +120,9 @@ def model_choices(services: Services) -> list[tuple[str, str]]:
 
 
 def adapter_choices(services: Services) -> list[tuple[str, str]]:
-    return [("None", ""), *((info.name, info.name) for info in services.engine.adapters())]
+    """Shipped adapters and those of finished runs, each with the model it fits."""
+    found = services.engine.adapters()
+    return [("None", ""), *((f"{info.name} (for {info.base_model or 'any model'})", info.name) for info in found)]
 
 
 def template_choices() -> list[tuple[str, str]]:
@@ -129,9 +137,9 @@ def default_lanes(services: Services) -> list[tuple[str, str, str, float | None]
     """(model, adapter, template, temperature) of each lane the page opens with: base, instruct and, if there, tuned."""
     bases = [e.name for e in services.sources.entries() if e.role == "base" and services.sources.find(e.name)]
     lanes = [(bases[0] if bases else services.model, "", "plain", None), (services.model, "", "model", None)]
-    adapters = services.engine.adapters()
-    if adapters:
-        lanes.append((services.model, adapters[0].name, "", None))
+    fitting = [info.name for info in services.engine.adapters() if info.base_model == services.model]
+    if fitting:
+        lanes.append((services.model, fitting[0], "", None))
     return lanes
 
 
@@ -158,7 +166,7 @@ def lane_title(services: Services, model: str, adapter: str, template: str, temp
     return " · ".join(parts)
 
 
-def read_lanes(services: Services, count: int, values: tuple) -> list[Lane]:
+def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) -> list[Lane]:
     """The lanes as set on the page. `values`: 4 × (model, adapter, template, temperature), then the sampling fields."""
     names = [f.name for f in fields(SamplingConfig)]
     sampling = parse(SamplingConfig, dict(zip(names, values[4 * MAX_LANES :], strict=True)))
@@ -167,18 +175,17 @@ def read_lanes(services: Services, count: int, values: tuple) -> list[Lane]:
         model, adapter, template, temperature = values[4 * index : 4 * index + 4]
         if not model:
             raise PlaygroundError(f"lane {index + 1} has no model; choose one in its settings")
-        own = (
-            sampling if temperature is None else parse(SamplingConfig, {**asdict(sampling), "temperature": temperature})
-        )
+        own = {} if temperature is None else {"temperature": temperature}
         title = lane_title(services, model, adapter, template, temperature)
-        lanes.append(Lane(model, adapter or None, template, own, title))
+        lane_sampling = parse(SamplingConfig, {**asdict(sampling), **own})
+        lanes.append(Lane(model, adapter or None, template, lane_sampling, title, sanitize))
     return lanes
 
 
 # --- a round: every lane answers ---
 
 
-def send(services, view, chat, prompt, system, tools, count, *values) -> Iterator[dict]:
+def send(services, view, chat, prompt, system, tools, sanitize, count, *values) -> Iterator[dict]:
     """Ask all lanes at once and show their answers as they come."""
     if chat.busy:
         raise PlaygroundError("the lanes are still answering; press Stop first")
@@ -189,13 +196,13 @@ def send(services, view, chat, prompt, system, tools, count, *values) -> Iterato
             f"a message may have at most {MAX_CHARACTERS:,} characters, this one has {len(prompt):,};"
             " shorten it and send again"
         )
-    lanes = read_lanes(services, count, values)
+    lanes = read_lanes(services, count, sanitize, values)
     histories = [[*chat.histories[index], {"role": "user", "content": prompt}] for index in range(count)]
     chat.attempts = [0] * MAX_LANES
     yield from _answer(services, view, chat, dict(enumerate(zip(lanes, histories, strict=True))), system, tools)
 
 
-def regenerate(services, view, index, chat, system, tools, count, *values) -> Iterator[dict]:
+def regenerate(services, view, index, chat, system, tools, sanitize, count, *values) -> Iterator[dict]:
     """Ask one lane its last question again, with the settings as they are now."""
     if chat.busy:
         raise PlaygroundError("the lanes are still answering; press Stop first")
@@ -204,8 +211,8 @@ def regenerate(services, view, index, chat, system, tools, count, *values) -> It
         history = history[:-1]
     if not history:
         raise PlaygroundError(f"lane {index + 1} has not been asked anything yet")
+    lane = read_lanes(services, count, sanitize, values)[index]
     chat.attempts[index] += 1
-    lane = read_lanes(services, count, values)[index]
     lane = with_seed(lane, lane.sampling.seed + chat.attempts[index])  # the same seed would give the same reply
     yield from _answer(services, view, chat, {index: (lane, history)}, system, tools, keep_prompt=True)
 
@@ -215,9 +222,10 @@ def _answer(services, view, chat, asked: dict, system: str, tools: bool, keep_pr
     offered = schemas(list(TOOLS)) if tools else []
     first = [{"role": "system", "content": system}] if system.strip() else []
     requests = [(lane, Conversation([*first, *history], offered)) for lane, history in asked.values()]
-    replies = services.engine.replies(requests)
+    replies = _start(services.engine, requests, list(asked))
     for (index, (lane, history)), reply in zip(asked.items(), replies, strict=True):
         chat.histories[index], chat.lanes[index], chat.replies[index] = history, lane, reply
+        chat.asked[index] = [*first, *history]
     chat.battle = ""
     running = dict(zip(asked, replies, strict=True))
     try:
@@ -231,20 +239,23 @@ def _answer(services, view, chat, asked: dict, system: str, tools: bool, keep_pr
             update[view.lanes[index].again] = gr.update(interactive=False)
         while running:
             for index, reply in list(running.items()):
+                if chat.replies[index] is not reply:  # this lane was cleared meanwhile
+                    del running[index]
+                    continue
                 done = reply.done  # read before the text, so that the last text is never missed
-                update[view.lanes[index].chatbot] = [*chat.histories[index], _message(reply)]
-                update[view.lanes[index].status] = status(reply)
+                update[view.lanes[index].chatbot] = bubbles(chat.histories[index], reply)
+                update[view.lanes[index].status] = status(reply, services.engine.state(reply.lane.model))
                 if done:
                     del running[index]
-                    chat.histories[index] = (
-                        [*chat.histories[index], _message(reply)] if reply.text else chat.histories[index]
-                    )
+                    if reply.text:
+                        chat.histories[index] = [*chat.histories[index], {"role": "assistant", "content": reply.text}]
                     update[view.lanes[index].exact] = _exact(reply)
                     update[view.lanes[index].stop] = gr.update(interactive=False)
                     update[view.lanes[index].again] = gr.update(interactive=True)
             if not running:
-                chat.battle = uuid.uuid4().hex
-                update |= {button: gr.update(interactive=True) for button in view.vote_buttons}
+                if sum(reply is not None for reply in chat.replies) > 1:
+                    chat.battle = uuid.uuid4().hex
+                    update |= {button: gr.update(interactive=True) for button in view.vote_buttons}
                 update |= {view.send: gr.update(visible=True), view.stop: gr.update(visible=False)}
             yield update
             update = {}
@@ -256,8 +267,25 @@ def _answer(services, view, chat, asked: dict, system: str, tools: bool, keep_pr
             reply.cancel()
 
 
-def _message(reply) -> dict:
-    return {"role": "assistant", "content": reply.text or ("" if reply.done else "…")}
+def _start(engine, requests: list, indices: list[int]) -> list:
+    """All replies started together, or none: then a PlaygroundError that names the lane."""
+    try:
+        return engine.replies(requests)
+    except PlaygroundError as error:
+        for index, request in zip(indices, requests, strict=True):
+            try:
+                engine.prompt(*request)
+            except PlaygroundError as cause:
+                raise PlaygroundError(f"lane {index + 1}: {cause}") from error
+        raise
+
+
+def bubbles(history: list[dict], reply=None) -> list[dict]:
+    """Messages for gr.Chatbot, shown as they are: it would obey HTML even with render_markdown off."""
+    answer = [] if reply is None else [{"role": "assistant", "content": reply.text or "…"}]
+    if reply is not None and reply.done and not reply.text:
+        answer = []  # the status line says that it is empty
+    return [{**message, "content": html.escape(message["content"], quote=False)} for message in [*history, *answer]]
 
 
 def _exact(reply) -> str:
@@ -267,16 +295,17 @@ def _exact(reply) -> str:
 REASONS = {"stop": "finished", "length": "cut at the longest reply", "cancelled": "stopped", "error": "failed"}
 
 
-def status(reply) -> str:
+def status(reply, engine_state: str = "ready") -> str:
     """One line of HTML under a lane: how fast it answers, or why it does not."""
     if reply.error:
         return f'<div class="lane-status failed">{html.escape(str(reply.error))}</div>'
-    parts = []
-    if reply.first_token_s is not None:
-        parts = [f"{reply.tokens_per_second or 0:.1f} tokens/s", f"first after {reply.first_token_s:.1f} s"]
-    parts += [f"{len(reply.ids)} tokens"] if reply.ids else []
+    waiting = "loading the model …" if engine_state.startswith("loading") else "waiting …"
+    parts = [f"{reply.tokens_per_second:.1f} tokens/s"] if reply.tokens_per_second else []
+    parts += [f"first after {reply.first_token_s:.1f} s"] if reply.first_token_s is not None else []
+    parts += [f"{len(reply.ids)} token{'s' if len(reply.ids) > 1 else ''}"] if reply.ids else []
     parts += [REASONS.get(reply.finish_reason, str(reply.finish_reason))] if reply.done else []
-    return f'<div class="lane-status">{html.escape(" · ".join(parts) or "waiting …")}</div>'
+    parts += ["it wrote nothing"] if reply.done and not reply.text else []
+    return f'<div class="lane-status">{html.escape(" · ".join(parts) or waiting)}</div>'
 
 
 def stop(chat: Chat, index: int | None = None) -> None:
@@ -286,12 +315,14 @@ def stop(chat: Chat, index: int | None = None) -> None:
             reply.cancel()
 
 
-def clear(view: View, chat: Chat) -> dict:
-    stop(chat)
-    chat.histories, chat.replies = [[] for _ in range(MAX_LANES)], [None] * MAX_LANES
+def clear(view: View, chat: Chat, index: int | None = None) -> dict:
+    """Empty one lane, or all; the next prompt starts a new conversation there."""
+    stop(chat, index)
     chat.battle = ""
     update = {button: gr.update(interactive=False) for button in view.vote_buttons}
-    for lane in view.lanes:
+    for cleared in range(MAX_LANES) if index is None else [index]:
+        chat.histories[cleared], chat.replies[cleared] = [], None
+        lane = view.lanes[cleared]
         update |= {lane.chatbot: [], lane.status: "", lane.exact: "", lane.again: gr.update(interactive=False)}
     return update
 
@@ -311,9 +342,8 @@ def vote(services: Services, view: View, choice: str, chat: Chat, left: int, rig
         if reply is None:
             raise PlaygroundError(f"lane {index + 1} has not answered; choose a lane that has")
         settings = {"model": lane.model, "adapter": lane.adapter, "template": lane.template, **asdict(lane.sampling)}
-        sides.append(Side(lane.label, settings, reply.text))
-    question = [message for message in chat.histories[left] if message["role"] == "user"][-1:]
-    services.votes.add(chat.battle, *sides, question, choice)
+        sides.append(Side(lane.label, settings, chat.asked[index], reply.text))
+    services.votes.add(chat.battle, *sides, choice)
     chat.battle = ""
     return {view.counts: counts(services), **{button: gr.update(interactive=False) for button in view.vote_buttons}}
 
@@ -341,32 +371,40 @@ def counts(services: Services) -> str:
 # --- the page ---
 
 
-def build(services: Services) -> None:
+def build(services: Services) -> View:
     """Lay out the tab and wire it; called inside its `gr.Tab`."""
     lanes = default_lanes(services)
-    chat = gr.State(Chat())
-    with gr.Row():
-        preset = gr.Dropdown(list(PRESETS), value=PRESETS[0], label="Preset", scale=2)
-        count = gr.Radio([2, 3, 4], value=len(lanes), label="Lanes", scale=1)
-    prompt = gr.Textbox(
-        "",
-        label="Prompt for all lanes",
-        lines=2,
-        max_lines=8,
-        placeholder="Ask all lanes the same thing",
-        elem_id="arena-prompt",
-    )
-    with gr.Row():
-        send_button = gr.Button("Send", variant="primary", elem_id="arena-send")
-        stop_button = gr.Button("Stop all", variant="stop", visible=False, elem_id="arena-stop")
-        clear_button = gr.Button("Clear", elem_id="arena-clear")
+    chat = gr.State(Chat(), delete_callback=stop)
+    with gr.Row(elem_classes="ask"):
+        prompt = gr.Textbox(
+            "",
+            label="Prompt for all lanes",
+            lines=2,
+            max_lines=8,
+            placeholder="Ask all lanes the same thing",
+            elem_id="arena-prompt",
+            scale=6,
+            min_width=280,
+        )
+        with gr.Column(scale=1, min_width=120):
+            send_button = gr.Button("Send", variant="primary", elem_id="arena-send")
+            stop_button = gr.Button("Stop all", variant="stop", visible=False, elem_id="arena-stop")
+            clear_button = gr.Button("Clear", elem_id="arena-clear")
     gr.Examples([[example] for example in EXAMPLES], inputs=prompt, label="Examples")
+    with gr.Row():
+        preset = gr.Dropdown(list(PRESETS), value=PRESETS[0], label="Preset", scale=2, min_width=240)
+        count = gr.Radio([2, 3, 4], value=len(lanes), label="Lanes", scale=1, min_width=200)
     with gr.Accordion("System prompt, tools and sampling (the same for every lane)", open=False):
         system = gr.Textbox("", label="System prompt (optional)", lines=1)
         tools = gr.Checkbox(
             True,
             label="Tell the lanes about the tools",
             info="calculator and weather; templates without tools ignore it",
+        )
+        sanitize = gr.Checkbox(
+            True,
+            label="Control tokens in a message are plain text",
+            info="off: a message that contains <|im_end|> can end its own turn, and write the next one",
         )
         with gr.Row():
             sampling = [
@@ -375,20 +413,20 @@ def build(services: Services) -> None:
             ]
     with gr.Row():
         views = tuple(_lane(services, index, lanes) for index in range(MAX_LANES))
-    with gr.Row() as vote_row:
+    with gr.Row(elem_classes="vote-row"):
         names = [(f"lane {index + 1}", index) for index in range(len(lanes))]
         left = gr.Dropdown(names, value=0, label="Left", min_width=110)
         right = gr.Dropdown(names, value=len(lanes) - 1, label="Right", min_width=110)
         vote_buttons = tuple(
-            gr.Button(title, interactive=False, min_width=110, elem_id=f"vote-{title.split()[0].lower()}")
+            gr.Button(title, interactive=False, min_width=110, size="md", elem_id=f"vote-{title.split()[0].lower()}")
             for title in ("Left is better", "Right is better", "Tie", "Both bad")
         )
     totals = gr.HTML(elem_id="arena-counts")
-    view = View(prompt, send_button, stop_button, views, vote_row, left, right, vote_buttons, totals)
+    view = View(prompt, send_button, stop_button, views, left, right, vote_buttons, totals)
     _more_models(services, view)
 
     values = [c for lane in views for c in lane.inputs] + sampling
-    round_inputs = [system, tools, count, *values]
+    round_inputs = [system, tools, sanitize, count, *values]
     gr.on(
         [send_button.click, prompt.submit],
         partial(shown(send), services, view),
@@ -404,13 +442,13 @@ def build(services: Services) -> None:
             show_progress="hidden",
         )
         lane.stop.click(partial(stop, index=index), chat, None, queue=False)
+        lane.chatbot.clear(partial(clear, view, index=index), chat, view.round_outputs, queue=False)
         gr.on(
             [c.change for c in lane.inputs],
             partial(set_title, services, index),
             lane.inputs,
             lane.settings,
-            queue=False,
-            show_progress="hidden",
+            **QUIET,
         )
     stop_button.click(stop, chat, None, queue=False)
     clear_button.click(partial(clear, view), chat, view.round_outputs, queue=False)
@@ -423,37 +461,38 @@ def build(services: Services) -> None:
             partial(shown(vote), services, view, choice),
             [chat, left, right],
             [totals, *vote_buttons],
-            queue=False,
-            show_progress="hidden",
+            **QUIET,
         )
     # finished runs and fetched models appear without a restart; votes of other visitors are counted
-    gr.on(
-        [gr.Timer(10).tick, gr.context.Context.root_block.load],
-        partial(refresh, services, view),
-        None,
-        [totals, *(c for v in views for c in (v.model, v.adapter))],
-        queue=False,
-        show_progress="hidden",
-    )
+    fresh = [totals, *(c for v in views for c in (v.model, v.adapter))]
+    gr.on(None, partial(refresh, services, view), None, fresh, **QUIET)  # when the page opens
+    gr.Timer(10).tick(partial(refresh, services, view), None, fresh, **QUIET)
+    return view
 
 
 def _lane(services: Services, index: int, lanes: list) -> LaneView:
     model, adapter, template, temperature = lanes[index] if index < len(lanes) else lanes[-1]
     with gr.Column(visible=index < len(lanes), elem_classes="lane", elem_id=f"lane-{index + 1}") as column:
         title = f"Lane {index + 1}: {lane_title(services, model, adapter, template, temperature)}"
-        with gr.Accordion(title, open=False) as settings:
-            model_box = gr.Dropdown(model_choices(services) or [model], value=model, label="Model")
+        with gr.Accordion(title, open=False, elem_classes="lane-settings") as settings:
+            model_box = gr.Dropdown(
+                model_choices(services) or [model],
+                value=model,
+                label="Model",
+                info="or a Hugging Face id or folder",
+                allow_custom_value=True,
+            )
             adapter_box = gr.Dropdown(adapter_choices(services), value=adapter, label="Adapter")
             template_box = gr.Dropdown(template_choices(), value=template, label="Template")
             temperature_box = gr.Number(temperature, label="Temperature of this lane (empty: the shared one)")
         chatbot = gr.Chatbot(
             height=340,
             show_label=False,
-            # replies are shown as the exact text: markers such as <tool_call> stay visible, and no markup is obeyed
+            # replies are shown as the exact text (see `bubbles`): markers such as <tool_call> stay visible
             render_markdown=False,
             placeholder="Ask something above.",
             feedback_options=None,
-            buttons=["copy"],
+            buttons=[],
         )
         line = gr.HTML(elem_classes="lane-line")
         with gr.Row():
@@ -526,11 +565,11 @@ def _more_models(services: Services, view: View) -> None:
         notice = gr.HTML()
         timer = gr.Timer(1.0, active=False)
     outputs = [terms, accept, get, cancel, notice, timer]
-    quiet = {"queue": False, "show_progress": "hidden"}
-    show = partial(show_model, services)
-    gr.on([choice.change, timer.tick, gr.context.Context.root_block.load], show, choice, outputs, **quiet)
-    get.click(partial(shown(get_model), services), [choice, accept], outputs, **quiet)
-    cancel.click(partial(cancel_model, services), choice, outputs, **quiet)
+    show = partial(shown(show_model), services)
+    gr.on(None, show, choice, outputs, **QUIET)  # when the page opens and when the choice changes
+    timer.tick(show, choice, outputs, **QUIET)
+    get.click(partial(shown(get_model), services), [choice, accept], outputs, **QUIET)
+    cancel.click(partial(shown(cancel_model), services), choice, outputs, **QUIET)
 
 
 def show_model(services: Services, name: str) -> tuple:

@@ -54,8 +54,7 @@ def _error(error: PlaygroundError) -> gr.Error:
 
 def fetch_notice(services: Services, name: str) -> str:
     """HTML that says where the fetch of a model stands: progress with rate and time left, or why it failed."""
-    title = next((entry.title for entry in services.sources.entries() if entry.name == name), name)
-    title = html.escape(title)
+    title = html.escape(services.sources.entry(name).title or name)
     fetch = services.fetches.find(name)
     if fetch is None or fetch.state == "done":
         return f'<div class="notice"><p>{title} is not on this machine yet.</p></div>'
@@ -67,9 +66,5 @@ def fetch_notice(services: Services, name: str) -> str:
     if progress is None:
         return f'<div class="notice"><p>Fetching {title} …</p></div>'
     share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-    amount = f"{progress.done / 1e6:,.0f} of {progress.total / 1e6:,.0f} MB" if progress.total else ""
-    rate = f"{progress.rate / 1e6:.1f} MB/s" if progress.rate else ""
-    eta = f"{progress.eta:,.0f} s left" if progress.eta is not None else ""
-    words = ", ".join(part for part in (html.escape(progress.stage), amount, rate, eta) if part)
     bar = f'<div class="bar"><b style="width:{share:.0%}"></b></div>' if progress.total else ""
-    return f'<div class="notice"><p>{title}: {words}</p>{bar}</div>'
+    return f'<div class="notice"><p>{title}: {html.escape(progress.text)}</p>{bar}</div>'

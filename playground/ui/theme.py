@@ -32,6 +32,9 @@ THEME = gr.themes.Base(
     block_border_color="#d5dbe1",
     block_border_color_dark="#2e3a45",
     block_shadow="none",
+    block_padding="8px 12px",
+    layout_gap="10px",
+    form_gap_width="0px",
     block_label_text_color="*body_text_color_subdued",
     block_label_text_color_dark="*body_text_color_subdued",
     block_title_text_color="*body_text_color",
@@ -64,7 +67,10 @@ THEME = gr.themes.Base(
 CSS = """
 html { font-size: calc(16px * var(--font-scale, 1)); }
 .gradio-container { max-width: 1680px !important; margin: 0 auto; }
-#header { align-items: center; gap: 8px 20px; padding: 2px 0; }
+#header { align-items: center; gap: 4px 20px; }
+#header > :first-child { flex: 1 1 500px !important; width: auto !important; }
+#model-state { flex: 0 0 auto !important; width: auto !important; }
+button.label-wrap { width: 100%; text-align: left; }
 .masthead { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 20px; }
 .masthead h1 { font-size: var(--text-xl); font-weight: 700; margin: 0; line-height: 1.25; }
 .masthead p { margin: 0; color: var(--body-text-color-subdued); font-size: var(--text-sm); flex: 1 1 16em; }
@@ -94,10 +100,12 @@ html { font-size: calc(16px * var(--font-scale, 1)); }
 .notice .bar b { display: block; height: 100%; background: var(--primary-600); }
 .notice.failed { color: #a32019; }
 .dark .notice.failed { color: #ff9c94; }
+.dark .tab-container button.selected { color: var(--primary-300); }
 footer { font-size: var(--text-xs); }
 @media (max-width: 640px) {
   .gradio-container { padding-left: 8px !important; padding-right: 8px !important; }
   .masthead p { display: none; }
+  .tab-container button { padding-left: 9px; padding-right: 9px; }
 }
 """
 
