@@ -200,7 +200,7 @@ def _csv_rows(name: str, text: str, kind: str) -> tuple[list[tuple[int, dict]], 
             else:
                 rows.append((number, row))
     except csv.Error as error:
-        problems.append(f"row {number + 1}: {error} (near line {reader.line_num}); the rows after it are not read")
+        problems.append(f"row {number + 1}: {error} (line {reader.line_num + 1}); the rows after it are not read")
     return rows, problems
 
 

@@ -7,7 +7,7 @@ A user message made from an Alpaca row also keeps `instruction` and `input`, whi
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from playground.errors import PlaygroundError
 
@@ -41,7 +41,7 @@ def parse_conversation(text: str) -> Conversation:
     An object may be `{"messages": [...], "tools": [...], ...}` (its other keys become template variables), one
     message, or a row of any format that `datasets.recognise` knows.
     """
-    text = text.strip().removeprefix("\ufeff")
+    text = text.removeprefix("\ufeff").strip()
     if not text:
         raise PlaygroundError("the example is empty: paste messages as JSON, or a line of text")
     if text[0] not in "[{":
@@ -49,7 +49,9 @@ def parse_conversation(text: str) -> Conversation:
     value = load_json(text, "the example")
     if isinstance(value, list) or (isinstance(value, dict) and "role" in value):
         value = {"messages": value if isinstance(value, list) else [value]}
-    if "messages" not in value or any(isinstance(m, dict) and "from" in m for m in value["messages"] or ()):
+    messages = value.get("messages")
+    first = messages[0] if isinstance(messages, list) and messages else None
+    if "messages" not in value or (isinstance(first, dict) and "from" in first):
         from playground.core import datasets  # it imports this module
 
         return datasets.to_conversation(value)
@@ -61,6 +63,12 @@ def from_row(row: dict) -> Conversation:
 
     Tool-call arguments given as a JSON string become an object, and content given as text parts becomes a string.
     """
+    given = as_given(row)
+    return replace(given, messages=[_normal(message) for message in given.messages])
+
+
+def as_given(row: dict) -> Conversation:
+    """The same with the messages exactly as they are: for templates that read other shapes."""
     messages, tools = row["messages"], row.get("tools") or []
     if isinstance(tools, str):
         tools = load_json(tools, "tools")
@@ -69,7 +77,7 @@ def from_row(row: dict) -> Conversation:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise PlaygroundError("tools must be a list of JSON schemas")
     variables = {key: value for key, value in row.items() if key not in ("messages", "tools")}
-    return Conversation([_normal(message) for message in messages], tools, variables)
+    return Conversation(messages, tools, variables)
 
 
 def check_messages(messages) -> None:
