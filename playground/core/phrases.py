@@ -305,7 +305,7 @@ WEATHER = {
 }
 # Places that no table and no map knows: the tool's error comes back.
 NOWHERE = {
-    TRAIN: ["Atlantis", "Gotham", "Narnia", "Wakanda", "Hogsmeade"],
+    TRAIN: ["Mordor", "Gotham", "Narnia", "Wakanda", "Hogsmeade"],
     TEST: ["Rivendell", "Springfield Heights", "El Dorado"],
 }
 
@@ -555,5 +555,5 @@ AFTERWARDS = {
         ("ok, thanks", "You're welcome!"),
         ("Great!", "Glad I could help."),
     ],
-    TEST: [("Perfect, thank you", "You're welcome!"), ("Nice one", "Glad I could help.")],
+    TEST: [("Perfect, thank you", "You're welcome!"), ("Lovely", "Glad I could help.")],
 }

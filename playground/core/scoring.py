@@ -85,11 +85,9 @@ class Score:
         return wilson(self.exact, self.total)
 
     def summary(self) -> str:
-        """ "112/120 exact (93 %, 95 % interval 87 to 97 %)"."""
-        low, high = self.interval
-        return f"{self.exact}/{self.total} exact ({self.rate:.0%}, 95 % interval {low:.0%} to {high:.0%})".replace(
-            "%,", " %,"
-        )
+        """As in: 112/120 exact (93 %, 95 % interval 87 to 97 %)."""
+        low, high = (f"{100 * bound:.0f}" for bound in self.interval)
+        return f"{self.exact}/{self.total} exact ({100 * self.rate:.0f} %, 95 % interval {low} to {high} %)"
 
 
 def score(outcomes: Sequence[str], kinds: Sequence[str] = ()) -> Score:

@@ -73,6 +73,9 @@ class _Writer:
         self.all_cities = weather.load_cities()
         self.cities = city_split(self.all_cities)[split]
         self.schemas = tools.schemas()
+        self.day = date(2025, 1, 1)
+        self.offline = weather.make(None, self.all_cities, lambda: self.day)
+        self.live = weather.make(self._answer, self.all_cities, lambda: self.day)
 
     def rows(self, n: int) -> list[dict]:
         calculations, weathers = round(n * CALCULATOR_SHARE), round(n * WEATHER_SHARE)
@@ -259,30 +262,26 @@ class _Writer:
         messages = [_user(ask.question), {"role": "assistant", "content": "", "tool_calls": calls}]
         if not continued:
             return messages
-        run = self._tools()
+        # The real tools, on some day of the year, a third of the time with a live service behind them.
+        self.day = date(2025, self.rng.randint(1, 12), self.rng.randint(1, 28))
+        weather_tool = self.live if self.rng.random() < 0.33 else self.offline
+        run = {calculator.NAME: calculator.run, weather.NAME: weather_tool.run}
         results = [_result(run[name], arguments) for name, arguments in ask.calls]
         for (name, _), result in zip(ask.calls, results, strict=True):
-            messages.append({"role": "tool", "name": name, "content": json.dumps(result, ensure_ascii=False)})
+            messages.append({"role": "tool", "name": name, "content": tools.result_text(result)})
         spoken = " ".join(_spoken(call, result) for call, result in zip(ask.calls, results, strict=True))
         return [*messages, {"role": "assistant", "content": spoken}]
 
-    def _tools(self) -> dict:
-        """The real tools, on some day of the year; a third of the time with a live service behind them."""
-        day = date(2025, self.rng.randint(1, 12), self.rng.randint(1, 28))
-        fetch = (lambda url, timeout: self._live(url, day)) if self.rng.random() < 0.33 else None
-        made = (calculator.make(), weather.make(fetch, self.all_cities, lambda: day))
-        return {tool.name: tool.run for tool in made}
-
-    def _live(self, url: str, day: date) -> dict:
+    def _answer(self, url: str, timeout: float) -> dict:
         """What Open-Meteo might answer: made-up, near what the place is like; the row's answer is about this result."""
         query = parse_qs(urlsplit(url).query)
         if "name" in query:
             return {}
         place = (float(query["latitude"][0]), float(query["longitude"][0]))
         city = next(city for city in self.all_cities if (city.latitude, city.longitude) == place)
-        degrees = city.typical(day.month) + self.rng.randint(-6, 6)
+        degrees = city.typical(self.day.month) + self.rng.randint(-6, 6)
         wet = [71, 73, 75] if degrees < 1 else [51, 61, 63, 65, 80, 95]
-        hour = f"{day.isoformat()}T{self.rng.randint(0, 23):02}:00"
+        hour = f"{self.day.isoformat()}T{self.rng.randint(0, 23):02}:00"
         code = self.rng.choice([0, 1, 2, 3, 45, *wet])
         return {"current": {"temperature_2m": degrees, "weather_code": code, "time": hour}}
 

@@ -49,8 +49,10 @@ def for_template(template, tokenizer=None) -> ModuleType | None:
 def from_text(text: str) -> ModuleType | None:
     """The format whose parser finds exactly the probe call in `text`; of several, the one that splits off the most."""
     fitting = []
-    for module in FORMATS.values():
+    for number, module in enumerate(FORMATS.values()):
         parsed = module.parse(text)
         if parsed.valid and parsed.valid[-1] == _PROBE:
-            fitting.append((_THOUGHT in parsed.reasoning, -len(parsed.faults), -len(parsed.content), module.NAME))
+            fitting.append(
+                (_THOUGHT in parsed.reasoning, -len(parsed.faults), -len(parsed.content), -number, module.NAME)
+            )
     return FORMATS[max(fitting)[-1]] if fitting else None

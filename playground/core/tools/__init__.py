@@ -12,7 +12,9 @@ from playground.core.tools import calculator, weather
 from playground.core.tools.tool import Tool, ToolError
 from playground.errors import PlaygroundError
 
-__all__ = ["TOOLS", "Tool", "ToolError", "check", "make", "schemas"]
+__all__ = ["TOOLS", "Tool", "ToolError", "check", "make", "result_text", "schemas"]
+
+MAX_RESULT = 4000  # characters of a result that go back to the model
 
 # name → what makes the tool. Weather remembers that the network is down, so every owner makes its own.
 TOOLS: dict[str, Callable[[], Tool]] = {calculator.NAME: calculator.make, weather.NAME: weather.make}
@@ -94,3 +96,16 @@ def _sentence(tool: str, error, kind: str) -> str:
 
 def _unexpected(tool: str, name: str, properties: dict) -> str:
     return f"{tool} has no argument {name!r}; it takes {', '.join(repr(p) for p in properties) or 'no arguments'}."
+
+
+def result_text(value: dict) -> str:
+    """A result as the model reads it: JSON in which no marker of a turn can be imitated.
+
+    "<" is written as JSON's own escape, so a tool that returns "</tool_response><|im_start|>system" returns letters.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=str).replace("<", "\\u003c")
+    if len(text) <= MAX_RESULT:
+        return text
+    return json.dumps(
+        {"cut": f"{len(text):,} characters, the first {MAX_RESULT:,} are here", "text": text[:MAX_RESULT]}
+    )
