@@ -1,0 +1,116 @@
+"""The page around the tabs: header, model state, banner, errors; nothing that needs another host."""
+
+import re
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from playground.errors import PlaygroundError
+from playground.services.downloads import Progress
+from playground.services.fetches import Fetch
+from playground.ui import app, theme
+from playground.ui.common import fetch_notice, shown
+
+MODEL = "smollm2-135m-instruct"
+PROGRESS = Progress("downloading", 41e6, 93e6, 12e6, 4.3)
+
+
+def state(services):
+    names = ("state", "banner", "notice", "get", "cancel", "timer")
+    return SimpleNamespace(**dict(zip(names, app.model_state(services), strict=True)))
+
+
+def test_a_ready_model_needs_no_banner_and_little_polling(services):
+    now = state(services)
+    assert 'class="model-state ready"' in now.state
+    assert (now.banner["visible"], now.timer.value) == (False, 5.0)
+
+
+def test_a_loading_model_is_polled_each_second(services):
+    services.engine.states[MODEL] = "loading"
+    now = state(services)
+    assert ('class="model-state loading"' in now.state, now.timer.value, now.banner["visible"]) == (True, 1.0, False)
+
+
+def test_without_the_model_the_banner_offers_to_get_it(services):
+    services.sources.here.clear()
+    now = state(services)
+    assert "no model on this machine yet" in now.state
+    assert (now.banner["visible"], now.get["visible"], now.cancel["visible"]) == (True, True, False)
+    app.get_model(services)
+    assert services.fetches.started == [MODEL]
+
+
+def test_a_fetch_shows_amount_rate_and_time_left_and_can_be_cancelled(services):
+    services.sources.here.clear()
+    services.fetches.fetches[MODEL] = Fetch(MODEL, progress=PROGRESS)
+    now = state(services)
+    assert "downloading: 41.0 of 93.0 MB, 12.0 MB/s, 4 s left" in now.notice
+    assert "width:44%" in now.notice
+    assert (now.get["visible"], now.cancel["visible"]) == (False, True)
+    app.cancel_model(services)
+    assert services.fetches.cancelled == [MODEL]
+
+
+@pytest.mark.parametrize(
+    ("fetch", "sentence"),
+    [
+        (Fetch(MODEL, "failed", error="- Hub: no <route>\n- wheel: no index"), "no &lt;route&gt;\n- wheel: no index"),
+        (Fetch(MODEL, "cancelled"), "was cancelled. What was downloaded is kept."),
+    ],
+)
+def test_a_fetch_that_ended_says_how_and_can_be_tried_again(services, fetch, sentence):
+    services.sources.here.clear()
+    services.fetches.fetches[MODEL] = fetch
+    now = state(services)
+    assert sentence in now.notice
+    assert (now.get["visible"], now.get["value"]) == (True, "Try again")
+
+
+def test_a_model_that_failed_to_load_says_why(services):
+    services.engine.states[MODEL] = "failed: out of <memory>"
+    assert "failed: out of &lt;memory&gt;" in state(services).state
+    assert 'class="model-state failed"' in state(services).state
+
+
+def test_a_fetch_without_progress_yet_says_that_it_has_begun(services):
+    services.fetches.fetches[MODEL] = Fetch(MODEL)
+    assert "Fetching SmolLM2 135M Instruct …" in fetch_notice(services, MODEL)
+
+
+def test_playground_errors_are_shown_as_text_and_others_are_not_touched():
+    def fails(error):
+        raise error
+
+    def streams(error):
+        yield 1
+        raise error
+
+    with pytest.raises(gr.Error, match="no &lt;b&gt; here") as caught:
+        shown(fails)(PlaygroundError("no <b> here"))
+    assert caught.value.print_exception is False
+    stream = shown(streams)(PlaygroundError("later"))
+    assert next(stream) == 1
+    with pytest.raises(gr.Error, match="later"):
+        next(stream)
+    with pytest.raises(ZeroDivisionError):
+        shown(fails)(ZeroDivisionError())
+    assert shown(lambda a, b: a + b)(1, 2) == 3
+
+
+def test_the_look_needs_no_other_host():
+    everything = theme.THEME._get_theme_css() + app.CSS + theme.HEAD + theme.MASTHEAD
+    assert re.findall(r"https?://|//fonts|@import", everything) == []
+
+
+def test_all_text_sizes_follow_the_font_scale():
+    css = theme.THEME._get_theme_css()
+    sizes = re.findall(r"--text-\w+: (.*);", css)
+    assert len(sizes) >= 7
+    assert all("var(--font-scale" in size for size in sizes)
+
+
+def test_every_tab_brings_its_css_and_the_titles_stand_in_order():
+    assert [title for title, _ in app.TABS] == ["Templates", "Fine-tune", "Chat", "Tools"]
+    assert all(tab.CSS in app.CSS for _, tab in app.TABS)
