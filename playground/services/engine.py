@@ -164,6 +164,7 @@ class Engine:
         self.dtype = dtype
         self._decoders: dict[str, Decoder] = {}
         self._tokenizers: dict[Path, Tokenizer] = {}
+        self._stops: dict[tuple[str, str], list[str]] = {}
         self._lock = threading.Lock()
 
     def warm(self, model: str) -> None:
@@ -264,13 +265,20 @@ class Engine:
         by_model: dict[str, list[Reply]] = {}
         replies = []
         for lane, conversation in asked:
-            stops = [*stop, *stop_strings(self.template(lane), self.tokenizer(lane.model))]
-            reply = Reply(lane, self.prompt(lane, conversation), stops)
+            reply = Reply(lane, self.prompt(lane, conversation), [*stop, *self._stop_strings(lane)])
             by_model.setdefault(self.sources.entry(lane.model).name, []).append(reply)
             replies.append(reply)
         for model, together in by_model.items():
             self._decoder(model).submit(together)
         return replies
+
+    def _stop_strings(self, lane: Lane) -> list[str]:
+        """Where the lane's template ends a turn; found by rendering, so looked up once per template and model."""
+        template = self.template(lane)
+        key = (template.hash, lane.model)
+        if key not in self._stops:
+            self._stops[key] = stop_strings(template, self.tokenizer(lane.model))
+        return self._stops[key]
 
     def unload(self, model: str) -> None:
         """End the model's replies and give its memory back."""
