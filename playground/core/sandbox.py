@@ -107,10 +107,22 @@ def _strftime_now(format):
     return datetime.now().strftime(format)
 
 
+_DICT_NAMES = frozenset(dir(dict))
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The same answers; `message.role` on a plain dict goes straight to the key (a third of a rendering's time)."""
+
+    def getattr(self, obj, attribute):
+        if type(obj) is dict and attribute not in _DICT_NAMES:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+
 @lru_cache(maxsize=1)
 def environment() -> ImmutableSandboxedEnvironment:
     """The environment that `apply_chat_template` compiles chat templates in."""
-    env = ImmutableSandboxedEnvironment(
+    env = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[AssistantTracker, jinja2.ext.loopcontrols]
     )
     env.filters["tojson"] = _tojson
@@ -137,13 +149,16 @@ def run(text: str, calls: list[dict], max_output: int | None = None) -> list[dic
         template = _compiled(text)
     except Exception as error:  # noqa: BLE001 (whatever a template raises is the template's fault)
         return [_failure(error) for _ in calls]
-    return [_render(template, variables, max_output) for variables in calls]
+    names = dict(template.globals)
+    return [_render(template, {**names, **variables}, max_output) for variables in calls]
 
 
 def _render(template, variables: dict, max_output: int | None) -> dict:
+    """One rendering: what `template.generate` does, on a context that is made once instead of copied name by name."""
     tracker, blocks = _Tracker(), []
     try:
-        for block in template.generate({**variables, _TRACKER: tracker}):
+        context = template.new_context({**variables, _TRACKER: tracker}, shared=True)
+        for block in _blocks(template, context):
             tracker.length += len(block)
             if max_output and tracker.length > max_output:
                 return {"error": f"it writes more than {max_output:,} characters", "line": None, "kind": "output"}
@@ -151,6 +166,13 @@ def _render(template, variables: dict, max_output: int | None) -> dict:
         return {"text": "".join(blocks), "ranges": tracker.ranges}
     except Exception as error:  # noqa: BLE001
         return _failure(error)
+
+
+def _blocks(template, context):
+    try:
+        yield from template.root_render_func(context)
+    except Exception:  # noqa: BLE001
+        template.environment.handle_exception()  # raises it again, with the template's own lines
 
 
 def _failure(error: Exception) -> dict:
