@@ -8,6 +8,7 @@ template can do and where its turns end is found by rendering marked text, never
 import hashlib
 import re
 from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -106,7 +107,7 @@ def pasted(text: str, name: str = "pasted") -> Template:
     """A template that a visitor wrote or pasted."""
     if not text.strip():
         raise PlaygroundError("the template is empty: paste a Jinja chat template")
-    return Template(name, text, name, source="pasted")
+    return Template(name, text, name[:1].upper() + name[1:], source="pasted")
 
 
 def _choices() -> str:
@@ -142,19 +143,13 @@ def render(
     Raises PlaygroundError with the template's line where the template fails or outgrows its bounds.
     """
     call = _call(conversation, tokenizer, add_generation_prompt)
-    messages = call["messages"]
     control = _control_tokens(template, tokenizer) if sanitize and tokenizer is not None else None
     calls = [_mark_control(call, control) if control and _holds(call, control) else call]
-    assistants = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
-    if not template.marked:
-        calls += _prefix_calls(call, assistants)
+    calls += _mask_calls(template, call)
     probes, located = spanning.sentinel_calls(call) if spans else [], None
     results = _run(template, calls + [probe for probe, _ in probes])
     text, cuts = _strip_control(_text(template, results[0]))
-    if template.marked:
-        rule, ranges = "generation", [_moved(r, cuts) for r in results[0]["ranges"]]
-    else:
-        rule, ranges = _prefix_rule(text, results[1 : len(calls)])
+    rule, ranges = _mask_rule(template, text, cuts, results[: len(calls)])
     if spans:
         located = spanning.locate(text, results[len(calls) :], [units for _, units in probes])
         if located is None:
@@ -165,6 +160,56 @@ def render(
         return Rendered(text, tiles, rule)
     ids, offsets = _encode(tokenizer, text, cuts)
     return Rendered(text, tiles, rule, ids, offsets, _token_mask(ranges, offsets))
+
+
+@dataclass(frozen=True)
+class Text:
+    """A rendering without tokens: the text and the characters [start, end) that are trained."""
+
+    text: str
+    ranges: list[tuple[int, int]]
+    mask_rule: str
+
+
+def texts(template: Template, conversations: list[Conversation], tokenizer=None, masks=False) -> list:
+    """A `Text` per conversation, or the PlaygroundError that `render` would raise for it: the form for many rows.
+
+    `masks=False` skips the search for what is trained: `ranges` is empty then and the rule "none".
+    Raises PlaygroundError when the template is cut off on several of the conversations.
+    """
+    groups, out = [], [None] * len(conversations)
+    for number, conversation in enumerate(conversations):
+        try:
+            call = _call(conversation, tokenizer, False)
+        except PlaygroundError as error:
+            out[number] = error
+        else:
+            groups.append((number, [call, *(_mask_calls(template, call) if masks else ())]))
+    share = len(groups) if template.source == BUILT_IN else _ROWS_PER_REQUEST
+    late = 0
+    for start in range(0, len(groups), share or 1):
+        part = groups[start : start + share]
+        results = _run(template, [call for _, calls in part for call in calls])
+        alone = any(result.get("kind") in _CUT_OFF for result in results) and len(part) > 1
+        for number, calls in part:
+            if alone:  # which of them was it?
+                own = _run(template, calls)
+                late += any(result.get("kind") == "time" for result in own)
+            else:
+                own, results = results[: len(calls)], results[len(calls) :]
+            try:
+                text, cuts = _strip_control(_text(template, own[0]))
+                out[number] = Text(text, *reversed(_mask_rule(template, text, cuts, own) if masks else ("none", [])))
+            except PlaygroundError as error:
+                out[number] = error
+                if late >= _LATE_ROWS:
+                    raise
+    return out
+
+
+_CUT_OFF = ("time", "memory")
+_ROWS_PER_REQUEST = 64  # what one request to a worker asks for; its deadline is for all of them
+_LATE_ROWS = 3  # so many rows of one call cut off, each asked for alone, say that it is the template
 
 
 def _call(conversation: Conversation, tokenizer: Tokenizer | None, add_generation_prompt: bool) -> dict:
@@ -212,12 +257,22 @@ def _text(template: Template, result: dict) -> str:
 # What is trained ------------------------------------------------------------------------------------------------------
 
 
-def _prefix_calls(call: dict, assistants: list[int]) -> list[dict]:
+def _mask_calls(template: Template, call: dict) -> list[dict]:
+    """The further renderings that `_mask_rule` needs: none where the template marks what is trained."""
     calls = []
-    for i in assistants:
+    if template.marked:
+        return calls
+    for i in (i for i, message in enumerate(call["messages"]) if message.get("role") == "assistant"):
         calls.append({**call, "messages": call["messages"][:i], "add_generation_prompt": True})
         calls.append({**call, "messages": call["messages"][: i + 1], "add_generation_prompt": False})
     return calls
+
+
+def _mask_rule(template: Template, text: str, cuts, results: list[dict]) -> tuple[str, list[tuple[int, int]]]:
+    """The rule and the trained characters, from the results of the call and its `_mask_calls`."""
+    if template.marked:
+        return "generation", [_moved(r, cuts) for r in results[0]["ranges"]]
+    return _prefix_rule(text, results[1:])
 
 
 def _prefix_rule(text: str, results: list[dict]) -> tuple[str, list[tuple[int, int]]]:
@@ -237,16 +292,24 @@ def _prefix_rule(text: str, results: list[dict]) -> tuple[str, list[tuple[int, i
 
 
 def _token_mask(ranges, offsets) -> list[bool]:
-    """Tokens from the one that holds a range's first character to the one that holds its last (as transformers)."""
     mask, ends = [False] * len(offsets), [end for _, end in offsets]
+    for first, end in token_ranges(ranges, len(offsets), partial(_token_at, offsets, ends)):
+        mask[first:end] = [True] * (end - first)
+    return mask
+
+
+def token_ranges(ranges, count: int, token_at: Callable[[int], int | None]) -> Iterator[tuple[int, int]]:
+    """The trained tokens [first, end) of a text of `count` tokens, from its trained characters.
+
+    They go from the token that holds a range's first character to the one that holds its last, as in transformers.
+    `token_at` gives the number of the token that holds a character (`Encoding.char_to_token`), or None.
+    """
     for start, end in ranges:
-        first = _token_at(offsets, ends, start)
+        first = token_at(start)
         if first is None:
             break
-        last = _token_at(offsets, ends, end - 1)
-        for i in range(first, last + 1 if last else len(mask)):
-            mask[i] = True
-    return mask
+        last = token_at(end - 1)
+        yield first, last + 1 if last else count
 
 
 def _token_at(offsets, ends, character: int) -> int | None:
