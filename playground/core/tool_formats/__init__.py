@@ -1,6 +1,7 @@
 """How a model writes a call, one module per format, all with the same names:
 
     NAME                          what the format is called
+    STOPS                         what a reply must not go past: the result is not the model's to write
     MARKERS                       what opens and closes its spans (see playground.core.streaming)
     write(calls) -> str           the calls as the model should write them
     read(body, raw, closed)       one span as a Call or a Fault

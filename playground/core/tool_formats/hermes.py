@@ -11,6 +11,7 @@ from playground.core.tool_formats.reading import read_json_call
 from playground.core.tool_formats.values import Call, Fault, Parsed
 
 NAME = "hermes"
+STOPS = ("<tool_response>",)  # the model must not write the result itself
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 CALL = Marker("call", OPEN, CLOSE, end=close_outside_strings(CLOSE), until=(OPEN,))
 MARKERS = (CALL, Marker("reasoning", "<think>", "</think>"))
@@ -22,13 +23,13 @@ def write(calls: list[Call]) -> str:
     )
 
 
-def read(body: str, raw: str, closed: bool) -> Call | Fault:
+def read(body: str, raw: str, closed: bool, tools=()) -> Call | Fault:
     """A whole JSON object counts even where the closing tag is missing: nothing about it is guessed."""
     return read_json_call(body, raw, closed, where=f"between {OPEN} and {CLOSE}")
 
 
-def parse(text: str, reasoning: bool = True) -> Parsed:
-    return parse_spans(text, MARKERS, read, reasoning)
+def parse(text: str, reasoning: bool = True, tools=()) -> Parsed:
+    return parse_spans(text, MARKERS, read, reasoning, tools)
 
 
 def write_result(name: str, content: str) -> str:

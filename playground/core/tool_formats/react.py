@@ -11,6 +11,7 @@ from playground.core.tool_formats.reading import read_json
 from playground.core.tool_formats.values import Call, Fault, Parsed
 
 NAME = "react"
+STOPS = ("<Observation>",)  # the model must not write the result itself
 OPEN, CLOSE = "<Action>", "</Action_Input>"
 NAME_CLOSE, INPUT_OPEN = "</Action>", "<Action_Input>"
 MARKERS = (
@@ -26,7 +27,7 @@ def write(calls: list[Call]) -> str:
     )
 
 
-def read(body: str, raw: str, closed: bool) -> Call | Fault:
+def read(body: str, raw: str, closed: bool, tools=()) -> Call | Fault:
     name, found, arguments = body.partition(INPUT_OPEN)
     name = name.strip().removesuffix(NAME_CLOSE).strip()
     if not found:
@@ -44,8 +45,8 @@ def read(body: str, raw: str, closed: bool) -> Call | Fault:
     return Call(name, value, raw)
 
 
-def parse(text: str, reasoning: bool = True) -> Parsed:
-    return parse_spans(text, MARKERS, read, reasoning)
+def parse(text: str, reasoning: bool = True, tools=()) -> Parsed:
+    return parse_spans(text, MARKERS, read, reasoning, tools)
 
 
 def write_result(name: str, content: str) -> str:

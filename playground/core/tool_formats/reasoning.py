@@ -6,6 +6,7 @@ from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.values import Parsed
 
 NAME = "reasoning"
+STOPS = hermes.STOPS
 MARKERS = (
     hermes.CALL,
     Marker("reasoning", "<|thinking|>", "</|thinking|>"),
@@ -16,5 +17,5 @@ read = hermes.read
 write_result = hermes.write_result
 
 
-def parse(text: str, reasoning: bool = True) -> Parsed:
-    return parse_spans(text, MARKERS, read, reasoning)
+def parse(text: str, reasoning: bool = True, tools=()) -> Parsed:
+    return parse_spans(text, MARKERS, read, reasoning, tools)
