@@ -7,7 +7,7 @@ import gradio as gr
 
 from playground.config import Paths, ServeConfig
 from playground.ui import arena_tab, preview_tab, theme, tools_tab, train_tab
-from playground.ui.common import Services, fetch_notice
+from playground.ui.common import QUIET, Services, fetch_notice
 
 TABS = (("Templates", preview_tab), ("Fine-tune", train_tab), ("Chat", arena_tab), ("Tools", tools_tab))
 CSS = theme.CSS + "".join(tab.CSS for _, tab in TABS)
@@ -30,10 +30,9 @@ def build(services: Services) -> gr.Blocks:
                     tab.build(services)
         timer = gr.Timer(1.0)
         shown = [state, banner, notice, get, cancel, timer]
-        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        gr.on([page.load, timer.tick], partial(model_state, services), None, shown, **quiet)
-        get.click(partial(get_model, services), None, shown, **quiet)
-        cancel.click(partial(cancel_model, services), None, shown, **quiet)
+        gr.on([page.load, timer.tick], partial(model_state, services), None, shown, **QUIET)
+        get.click(partial(get_model, services), None, shown, **QUIET)
+        cancel.click(partial(cancel_model, services), None, shown, **QUIET)
     return page
 
 

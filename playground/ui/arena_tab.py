@@ -16,11 +16,10 @@ from playground.core.tools import TOOLS, schemas
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane, with_seed
 from playground.services.votes import Side
-from playground.ui.common import Services, fetch_notice, shown
+from playground.ui.common import QUIET, Services, fetch_notice, shown
 
 MAX_LANES = 4
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
-QUIET = {"queue": False, "show_progress": "hidden"}
 TICK = 0.11  # seconds between two updates of the page while lanes stream
 
 PRESETS = ("base / instruct / tuned", "same model, wrong template", "temperature 0 / 0.7 / 1.5")
@@ -44,7 +43,7 @@ CSS = """
 .lane .exact .cm-content, .lane .exact .cm-line { font-size: var(--text-sm); }
 .ask { align-items: stretch; }
 .vote-row { align-items: flex-end; }
-@media (max-width: 640px) { .ask > .column { flex-direction: row !important; } }
+@media (max-width: 640px) { .ask > .column { flex-flow: row nowrap !important; } }
 .votes table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
 .votes td, .votes th { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--border-color-primary); }
 .votes td:first-child, .votes th:first-child { text-align: left; overflow-wrap: anywhere; }
@@ -433,6 +432,7 @@ def build(services: Services) -> View:
         [chat, prompt, *round_inputs],
         view.round_outputs,
         show_progress="hidden",
+        api_name="chat",
     )
     for index, lane in enumerate(views):
         lane.again.click(
@@ -440,9 +440,10 @@ def build(services: Services) -> View:
             [chat, *round_inputs],
             view.round_outputs,
             show_progress="hidden",
+            api_visibility="private",
         )
-        lane.stop.click(partial(stop, index=index), chat, None, queue=False)
-        lane.chatbot.clear(partial(clear, view, index=index), chat, view.round_outputs, queue=False)
+        lane.stop.click(partial(stop, index=index), chat, None, **QUIET)
+        lane.chatbot.clear(partial(clear, view, index=index), chat, view.round_outputs, **QUIET)
         gr.on(
             [c.change for c in lane.inputs],
             partial(set_title, services, index),
@@ -450,11 +451,11 @@ def build(services: Services) -> View:
             lane.settings,
             **QUIET,
         )
-    stop_button.click(stop, chat, None, queue=False)
-    clear_button.click(partial(clear, view), chat, view.round_outputs, queue=False)
-    count.change(partial(set_count, view), count, [*(v.column for v in views), left, right], queue=False)
+    stop_button.click(stop, chat, None, **QUIET)
+    clear_button.click(partial(clear, view), chat, view.round_outputs, **QUIET)
+    count.change(partial(set_count, view), count, [*(v.column for v in views), left, right], **QUIET)
     preset.input(
-        partial(set_preset, services, view, count), preset, [count, *(c for v in views for c in v.inputs)], queue=False
+        partial(set_preset, services, view, count), preset, [count, *(c for v in views for c in v.inputs)], **QUIET
     )
     for button, choice in zip(vote_buttons, ("left", "right", "tie", "both bad"), strict=True):
         button.click(

@@ -11,6 +11,9 @@ from playground.config import Paths, ServeConfig
 from playground.errors import PlaygroundError
 from playground.services.fetches import Fetches
 
+# for events that answer at once: no place in the queue, no spinner, no entry in the API's list
+QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
 
 @dataclass(frozen=True)
 class Services:

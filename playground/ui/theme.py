@@ -71,6 +71,8 @@ html { font-size: calc(16px * var(--font-scale, 1)); }
 #header > :first-child { flex: 1 1 500px !important; width: auto !important; }
 #model-state { flex: 0 0 auto !important; width: auto !important; }
 button.label-wrap { width: 100%; text-align: left; }
+button.label-wrap > span:first-child { flex: 1 1 auto; min-width: 0; overflow-wrap: anywhere; }
+button.label-wrap > .icon { flex: none; }
 .masthead { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 20px; }
 .masthead h1 { font-size: var(--text-xl); font-weight: 700; margin: 0; line-height: 1.25; }
 .masthead p { margin: 0; color: var(--body-text-color-subdued); font-size: var(--text-sm); flex: 1 1 16em; }
@@ -103,9 +105,10 @@ button.label-wrap { width: 100%; text-align: left; }
 .dark .tab-container button.selected { color: var(--primary-300); }
 footer { font-size: var(--text-xs); }
 @media (max-width: 640px) {
-  .gradio-container { padding-left: 8px !important; padding-right: 8px !important; }
-  .masthead p { display: none; }
-  .tab-container button { padding-left: 9px; padding-right: 9px; }
+  .gradio-container .main.app { padding: 8px 10px; }
+  .masthead p, .masthead .controls span { display: none; }
+  .masthead .controls button { padding: 3px 6px; }
+  .tab-container button { padding: 0 8px; font-size: min(var(--text-md), 4.2vw); }
 }
 """
 
@@ -143,7 +146,7 @@ _SCALE_BUTTONS = "".join(
 )
 MASTHEAD = f"""<div class="masthead">
 <h1>Instruction-Tuning Playground</h1>
-<p>The same weights behave differently because of the template, the loss mask and a few megabytes of adapter.</p>
+<p>Same weights, other behaviour: because of a template, a loss mask, a small adapter.</p>
 <div class="controls" role="group" aria-label="Display"><span>Text</span>{_SCALE_BUTTONS}
 <button type="button" data-theme-toggle aria-label="Light or dark">Dark</button></div>
 </div>"""

