@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import time
+import types
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,8 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from playground.core import shapes
 
 DEADLINE = 2.0  # seconds, for all renders of one request
 MAX_OUTPUT = 2_000_000  # characters of one rendering
@@ -119,11 +122,36 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-@lru_cache(maxsize=1)
-def environment() -> ImmutableSandboxedEnvironment:
+class _Lenient(_Environment):
+    """For templates written for other engines: a list that the template made itself may change."""
+
+    def is_safe_attribute(self, obj, attr, value):
+        return (type(obj) is list and attr in ("append", "extend", "insert", "pop")) or super().is_safe_attribute(
+            obj, attr, value
+        )
+
+
+class _Given(list):
+    """A list handed to a template: never changed, in a lenient environment neither."""
+
+
+def _given(value):
+    if isinstance(value, dict):
+        return {key: _given(item) for key, item in value.items()}
+    return _Given(map(_given, value)) if isinstance(value, list) else value
+
+
+def _tojson_of_any(x, **options):
+    """tojson that also takes what `map` and `select` give."""
+    return _tojson(list(x) if isinstance(x, types.GeneratorType) else x, **options)
+
+
+@lru_cache(maxsize=2)
+def environment(lenient: bool = False) -> ImmutableSandboxedEnvironment:
     """The environment that `apply_chat_template` compiles chat templates in."""
-    env = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[AssistantTracker, jinja2.ext.loopcontrols])
-    env.filters["tojson"] = _tojson
+    kind = _Lenient if lenient else _Environment
+    env = kind(trim_blocks=True, lstrip_blocks=True, extensions=[AssistantTracker, jinja2.ext.loopcontrols])
+    env.filters["tojson"] = _tojson_of_any if lenient else _tojson
     env.globals["raise_exception"] = _raise_exception
     env.globals["strftime_now"] = _strftime_now
     env.globals["dict"] = TemplateDict()
@@ -132,8 +160,8 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 
 @lru_cache(maxsize=64)
-def _compiled(text: str) -> jinja2.Template:
-    return environment().from_string(text)
+def _compiled(text: str, lenient: bool = False) -> jinja2.Template:
+    return environment(lenient).from_string(text)
 
 
 def run(text: str, calls: list[dict], max_output: int | None = None) -> list[dict]:
@@ -149,6 +177,24 @@ def run(text: str, calls: list[dict], max_output: int | None = None) -> list[dic
         return [_failure(error) for _ in calls]
     names = dict(template.globals)
     return [_render(template, {**names, **variables}, max_output) for variables in calls]
+
+
+def _run_in_some_shape(text: str, variables: dict) -> dict:
+    """`run` of one call that, where the template fails, tries the call in other shapes and then a lenient environment.
+
+    A result that was had so says in "shape" what was changed.
+    """
+    result = run(text, [variables], MAX_OUTPUT)[0]
+    if result.get("kind") != "failed":
+        return result
+    for lenient in (False, True):
+        template = _compiled(text, lenient)
+        for shape, changed in [*([("", variables)] if lenient else []), *shapes.others(variables)]:
+            changed = _given(changed) if lenient else changed
+            again = _render(template, {**template.globals, **changed}, MAX_OUTPUT)
+            if again.get("kind") in (None, "raised"):
+                return {**again, "shape": shape or "lists that may change"}
+    return result
 
 
 def _render(template, variables: dict, max_output: int | None) -> dict:
@@ -204,9 +250,9 @@ def serve() -> None:
         _bound_time()
         try:
             request = json.loads(body)
-            results = run(request["text"], request["calls"], MAX_OUTPUT)
+            results = [_run_in_some_shape(request["text"], call) for call in request["calls"]]
             answer = json.dumps(results).encode()
-        except MemoryError as error:
+        except (MemoryError, RecursionError) as error:
             results = [_failure(error)]
             answer = json.dumps(results).encode()
         _write(sink.fileno(), answer)

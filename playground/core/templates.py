@@ -56,6 +56,7 @@ class Rendered:
     ids: list[int] | None = None
     offsets: list[tuple[int, int]] | None = None  # characters of each token
     mask: list[bool] | None = None  # which tokens the loss is on
+    shape: str = ""  # what had to be written in another shape, because the template fails on the usual one
 
     @property
     def trained_text(self) -> str:
@@ -155,11 +156,11 @@ def render(
         if located is None:
             located = spanning.locate_by_prefixes(text, call, partial(_run, template))
     located = located or [(start, end, "assistant") for start, end in ranges]
-    tiles = spanning.tile(text, located, ranges)
+    tiles, shape = spanning.tile(text, located, ranges), results[0].get("shape", "")
     if tokenizer is None:
-        return Rendered(text, tiles, rule)
+        return Rendered(text, tiles, rule, shape=shape)
     ids, offsets = _encode(tokenizer, text, cuts)
-    return Rendered(text, tiles, rule, ids, offsets, _token_mask(ranges, offsets))
+    return Rendered(text, tiles, rule, ids, offsets, _token_mask(ranges, offsets), shape)
 
 
 @dataclass(frozen=True)
@@ -440,16 +441,18 @@ def _turn_end(done: Rendered, mark: str, following: str) -> tuple[str, str]:
 def abilities(template: Template, tokenizer: Tokenizer | None = None) -> Abilities:
     """What the template does with a system message, tools, tool results, reasoning and a second turn."""
 
+    variables = tokenizer.variables if tokenizer is not None else {}
+
     def shows(word: str, messages: list[dict], tools=()) -> bool:
         try:
-            return word in render(template, Conversation(messages, list(tools)), tokenizer, spans=False).text
+            return word in render(template, Conversation(messages, list(tools), variables), spans=False).text
         except PlaygroundError:
             return False
 
     calling = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
     thinking = {**_ANSWER, "reasoning_content": "qzreasoningqz"}
     try:
-        masks = render(template, Conversation([_USER, _ANSWER]), tokenizer, spans=False).mask_rule != "none"
+        masks = render(template, Conversation([_USER, _ANSWER], [], variables), spans=False).mask_rule != "none"
     except PlaygroundError:
         masks = False
     return Abilities(

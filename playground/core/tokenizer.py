@@ -192,9 +192,9 @@ def _byte_characters() -> dict[str, int]:
 
 
 _BYTES = _byte_characters()
+_LONE_BYTES = {0xDC00 + b: f"<0x{b:02X}>" for b in range(0x80, 0x100)}
 
 
 def _text(data: bytes) -> str:
-    return data.decode("utf-8", errors="surrogateescape").translate(
-        {0xDC00 + b: f"<0x{b:02X}>" for b in range(0x80, 0x100)}
-    )
+    text = data.decode("utf-8", errors="surrogateescape")
+    return text if text.isascii() else text.translate(_LONE_BYTES)

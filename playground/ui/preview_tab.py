@@ -334,6 +334,8 @@ def remarks(template, conversation, tokenizer, done: Rendered, context: int) -> 
     notes = [f'<p class="warn">{html.escape(sentence)}</p>' for sentence in found]
     if done.mask_rule == "prefix":
         notes.append("<p>It has no {% generation %} marks; trained is what each answer adds to its prompt.</p>")
+    if done.shape:
+        notes.append(f"<p>It fails on the usual form of the messages; given here: {html.escape(done.shape)}.</p>")
     return notes
 
 

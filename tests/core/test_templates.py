@@ -474,6 +474,30 @@ def test_a_template_that_outgrows_its_bounds_is_stopped(text, sentence, monkeypa
     assert render(foreign("still {{ messages[0].content }}"), SIMPLE).text == "still Hi"
 
 
+@pytest.mark.parametrize(
+    "text, expected, shape",
+    [
+        ("{% for t in tools %}{{ t }}{% endfor %}{{ tools | length }}", "0", "no tools at all in place of none"),
+        ("{{ messages[1].tool_calls[0].function.arguments + '!' }}", '{"x": "é"}!', "arguments as JSON text"),
+        ("{{ messages[0].content[0]['text'] + '!' }}", "Hi!", "contents as parts"),
+        ("{{ messages[1].content + '!' }}", "!", "an empty content where there was none"),
+        ("{{ functions + '!' }}", "[]!", "tools as functions, and the date"),
+        ("{{ messages | map(attribute='role') | tojson }}", '["user", "assistant"]', "lists that may change"),
+        ("{% set a = [] %}{% set _ = a.append(1) %}{{ a }}", "[1]", "lists that may change"),
+        (
+            "{% for t in tools %}{% endfor %}{{ messages[1].content + '!' }}",
+            "!",
+            "no tools at all in place of none and an empty content where there was none",
+        ),
+        ("{{ messages[0].content }}", "Hi", ""),
+    ],
+)
+def test_a_template_that_fails_on_the_usual_shape_gets_others(text, expected, shape):
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": "é"}}}
+    rendered = render(foreign(text), Conversation([USER, {"role": "assistant", "tool_calls": [call]}]))
+    assert (rendered.text, rendered.shape) == (expected, shape)
+
+
 def test_a_killed_worker_is_replaced():
     render(foreign("ok"), SIMPLE)
     worker = sandbox._slots.get()
@@ -504,3 +528,53 @@ def test_published_renders_are_byte_exact():
         context = dict(case["context"])
         conversation = Conversation(context.pop("messages"), context.pop("tools", None) or [], context)
         assert render(foreign(case["chat_template"]), conversation).text == case["expected"], case["id"]
+
+
+TOOL = CALLING.tools[0]
+ID = "abcdefghi"
+FIVE_KINDS = {
+    "single turn": Conversation([USER]),
+    "system and user": Conversation([{"role": "system", "content": "Be brief."}, USER]),
+    "multi-turn": Conversation([USER, ANSWER, {"role": "user", "content": "Bye"}, ANSWER]),
+    "tools": Conversation(
+        [
+            USER,
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"type": "function", "id": ID, "function": {"name": "calculator", "arguments": {"expression": "1"}}}
+                ],
+            },
+            {"role": "tool", "content": "1", "name": "calculator", "tool_call_id": ID},
+            ANSWER,
+        ],
+        [TOOL],
+    ),
+    "reasoning": Conversation([USER, {**ANSWER, "reasoning_content": "Hm."}]),
+}
+# Its macros read a loop variable of their caller and it assigns to a message: not Jinja, whatever engine ran it.
+NOT_JINJA = {("MiroThinker.jinja", kind) for kind in ("multi-turn", "tools", "reasoning")}
+
+
+@needs_shared
+def test_every_real_template_renders_or_refuses_in_its_own_words():
+    files = sorted((SHARED / "chat_templates").rglob("*.jinja"))
+    assert len(files) >= 179
+    failed, refused, reshaped = [], 0, 0
+    for file in files:
+        template = load(str(file))
+        for kind, conversation in FIVE_KINDS.items():
+            given = Conversation(conversation.messages, conversation.tools, {"bos_token": "<s>", "eos_token": "</s>"})
+            try:
+                rendered = render(template, given, spans=kind == "tools")
+            except PlaygroundError as error:
+                if "refuses this conversation" in str(error):
+                    refused += 1
+                elif (file.name, kind) not in NOT_JINJA:
+                    failed.append(f"{kind}: {error}")
+            else:
+                reshaped += bool(rendered.shape)
+                assert "".join(text for text, _, _ in pieces(rendered)) == rendered.text
+    assert not failed
+    assert (refused, reshaped) == (31, 38)
