@@ -8,7 +8,8 @@ Training and testing share no phrase, no city and no number: phrases and cities 
 number belongs to the split that `number_split` says.
 
 Every question has one right answer. An expression is written in the order of the question with one blank around
-each operator, division as `/`, powers as `**`, p % of a as `p / 100 * a`; a city is copied as the question writes it.
+each operator, division as `/`, powers as `**`, p % of a as `p / 100 * a`; a city is copied
+from the question, with its capitals.
 """
 
 import json
@@ -25,9 +26,10 @@ from playground.errors import PlaygroundError
 
 SPLITS = (phrases.TRAIN, phrases.TEST)
 CALCULATOR_SHARE, WEATHER_SHARE = 0.42, 0.33
-CONTINUED_SHARE = 0.35  # of the tool rows: result and answer follow
-SEVERAL_SHARE = 0.06  # of the tool rows: two calls in one turn
-EARLIER_SHARE = 0.06  # of all rows: an exchange comes before the question
+# Of the tool rows, about 35 %: result and answer follow. Weather results are long, so there are fewer of them.
+CONTINUED_SHARES = {calculator.NAME: 0.42, weather.NAME: 0.26}
+SEVERAL_SHARE = 0.08  # of the tool rows: two calls in one turn
+EARLIER_SHARE = 0.04  # of all rows: an exchange comes before the question
 
 _SYMBOLS = {
     "+": ["+"], "-": ["-"], "*": ["*", "*", "*", "x", "×", "times"], "/": ["/", "/", "÷", "divided by"],
@@ -98,14 +100,16 @@ class _Writer:
 
     def sum(self) -> Ask:
         question, expression = self.rng.choices(
-            [self._symbols, self._spoken, self._single, self._story, self._units], [42, 14, 16, 22, 6]
+            [self._symbols, self._spoken, self._single, self._story, self._units], [42, 14, 14, 23, 7]
         )[0]()
         return Ask(question, ((calculator.NAME, {"expression": expression}),))
 
     def weather(self) -> Ask:
-        city = self.nowhere() if self.rng.random() < 0.03 else self.city()
+        city = self.pick(phrases.NOWHERE) if self.rng.random() < 0.03 else self.city()
         question = self.pick(phrases.WEATHER).format(city=city)
-        return self._shape(Ask(question, ((weather.NAME, {"city": city}),)))
+        if self.rng.random() < 0.12:  # some visitors use neither capitals nor the question mark
+            question = question.lower().rstrip("?.")
+        return Ask(question, ((weather.NAME, {"city": city}),))
 
     def several(self) -> Ask:
         kind = self.rng.choice([phrases.TWO_CITIES, phrases.TWO_SUMS, phrases.SUM_AND_CITY])
@@ -138,7 +142,7 @@ class _Writer:
 
     def _expression(self) -> tuple[str, str]:
         """An expression as people write it, and its one canonical writing."""
-        operators = self.rng.choices(["+", "-", "*", "/"], [3, 3, 4, 2], k=self.rng.choices([1, 2, 3], [80, 17, 3])[0])
+        operators = self.rng.choices(["+", "-", "*", "/"], [3, 3, 4, 2], k=self.rng.choices([1, 2], [84, 16])[0])
         numbers = [self.number() for _ in range(len(operators) + 1)]
         if operators == ["/"]:
             numbers = list(self.divisible())
@@ -199,12 +203,7 @@ class _Writer:
     def city(self) -> str:
         city = self.rng.choice(self.cities)
         name = self.rng.choice([city.name, *city.aliases]) if self.rng.random() < 0.2 else city.name
-        if self.rng.random() < 0.08 and city.country != name:
-            name = f"{name}, {city.country}"
-        return name.lower() if self.rng.random() < 0.06 else name
-
-    def nowhere(self) -> str:
-        return self.pick(phrases.NOWHERE)
+        return f"{name}, {city.country}" if self.rng.random() < 0.05 and city.country != name else name
 
     def top(self) -> int:
         return self.rng.choice([9, 30, 99, 99, 999, 9999])
@@ -213,9 +212,9 @@ class _Writer:
         return self.until(lambda: str(self.rng.randint(low, max(high, low + 11))))
 
     def number(self) -> str:
-        if self.rng.random() < 0.14:
-            digits = self.rng.choice([1, 2])
-            return self.until(lambda: f"{self.rng.uniform(0.1, self.top()):.{digits}f}")
+        if self.rng.random() < 0.12:
+            digits = self.rng.choice([1, 1, 2])
+            return self.until(lambda: f"{self.rng.uniform(0.1, self.top()):.{digits}f}".rstrip("0").rstrip("."))
         return self.whole(1, self.top())
 
     def divisible(self) -> tuple[str, str]:
@@ -231,24 +230,14 @@ class _Writer:
             pass
         return text
 
-    def _shape(self, ask: Ask) -> Ask:
-        """Some visitors write without capitals or the question mark; what is copied stays as it is."""
-        if self.rng.random() < 0.15:
-            question = ask.question.rstrip("?.")
-            return Ask(
-                question[0].lower() + question[1:] if not question.startswith("I") else question,
-                _lowered(ask, question),
-            )
-        return ask
-
     # ---- conversations
 
     def conversation(self, ask: Ask) -> list[dict]:
         earlier = []
         if self.rng.random() < EARLIER_SHARE:
-            first = self.rng.choice([self.sum, self.weather, self.chat])()
+            first = self.rng.choice([self.sum, self.sum, self.weather, self.chat, self.chat])()
             earlier = self.exchange(first, continued=True)
-        continued = bool(ask.calls) and self.rng.random() < CONTINUED_SHARE
+        continued = bool(ask.calls) and self.rng.random() < CONTINUED_SHARES[ask.calls[-1][0]]
         messages = [*earlier, *self.exchange(ask, continued)]
         if continued and self.rng.random() < 0.1:
             said, answer = self.pick(phrases.AFTERWARDS)
@@ -307,14 +296,6 @@ def numbers(text: str) -> list[str]:
 
 def _user(text: str) -> dict:
     return {"role": "user", "content": text}
-
-
-def _lowered(ask: Ask, question: str) -> tuple:
-    """The calls after the question's first letter became small: a city that stands first is copied small too."""
-    city = ask.calls[0][1]["city"]
-    if question.startswith(city) and not question.startswith("I"):
-        return ((weather.NAME, {"city": city[0].lower() + city[1:]}),)
-    return ask.calls
 
 
 def _result(run: Callable[..., dict], arguments: dict) -> dict:

@@ -34,16 +34,14 @@ TICK = 0.1  # seconds between two updates of the page while a reply streams
 QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 CSS = """
-#tools-chat .message { font-size: var(--text-md); overflow-wrap: anywhere; white-space: pre-wrap; }
-#tools-chat .thought-group, #tools-chat .thought-group .message { font-size: var(--text-sm); }
-#tools-chat .thought-group .content, #tools-chat .thought-group .message-content {
-  font-family: var(--font-mono); white-space: pre-wrap; overflow-wrap: anywhere;
-}
+#tools-chat .message { font-size: var(--text-md); }
+#tools-chat .content, #tools-chat .message-content { white-space: pre-wrap; overflow-wrap: anywhere; }
+#tools-chat .bot .message-content { margin-top: 6px; }
+#tools-chat .thought-group { font-size: var(--text-sm); margin: 3px 0; }
+#tools-chat .thought-group .content { font-family: var(--font-mono); }
 .tools-status { font-size: var(--text-sm); color: var(--body-text-color-subdued); min-height: 1.5em; padding: 0 4px; }
 .tools-status b { color: var(--body-text-color); font-weight: 600; }
-.tools-status.failed { color: #a32019; }
-.dark .tools-status.failed { color: #ff9c94; }
-.tools-exact .cm-content, .tools-exact .cm-line { font-size: var(--text-sm); }
+.tools-code .cm-content, .tools-code .cm-line { font-size: var(--text-sm); overflow-wrap: anywhere; }
 """
 
 
@@ -302,7 +300,12 @@ class Steps:
 
     def _call(self, call: Call | Fault) -> None:
         if isinstance(call, Call):
-            self.add(f"Call: {call.name}", json.dumps(call.arguments, ensure_ascii=False, indent=2), "step")
+            arguments = ", ".join(f"{name} = {json.dumps(v, ensure_ascii=False)}" for name, v in call.arguments.items())
+            self.add(
+                _short(f"Call: {call.name}({arguments})"),
+                json.dumps(call.arguments, ensure_ascii=False, indent=2),
+                "step",
+            )
         else:
             self.add("Call: could not be read", call.raw, "step")
 
@@ -315,7 +318,12 @@ class Steps:
     def _result(self, event) -> None:
         if event.fault is None:
             value = json.dumps(event.value, ensure_ascii=False, indent=2)
-            self.add("Result", value, "step", duration=round(event.seconds, 3))
+            self.add(
+                _short(f"Result: {json.dumps(event.value, ensure_ascii=False)}"),
+                value,
+                "step",
+                duration=round(event.seconds, 3),
+            )
         elif event.fault.kind == "tool_error":
             self._fault("Result", event.fault)
         else:
@@ -329,6 +337,10 @@ class Steps:
         self.outcome = event.text
         if event.reason != "error":
             self.add(f"Ended: {event.text}", _HINTS[event.reason], "error")
+
+
+def _short(text: str, longest: int = 90) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 _HINTS = {
@@ -483,12 +495,17 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
             )
             template = gr.Dropdown(template_choices(), value=AUTOMATIC, label="Template")
             chosen = gr.CheckboxGroup(names, value=names, label="Tools on offer", elem_id="tools-chosen")
-            with gr.Accordion("What the model is told about them", open=False):
+            with gr.Accordion("What the model is told about them", open=False, elem_classes="tools-code"):
                 schemas = gr.Code(
-                    schema_text(toolbox, names), language="json", interactive=False, show_label=False, max_lines=30
+                    schema_text(toolbox, names),
+                    language="json",
+                    interactive=False,
+                    show_label=False,
+                    wrap_lines=True,
+                    max_lines=20,
                 )
-    with gr.Accordion("Exact prompt of every turn", open=False, elem_classes="tools-exact"):
-        prompts = gr.Code(language=None, interactive=False, wrap_lines=True, show_label=False, max_lines=40)
+    with gr.Accordion("Exact prompt of every turn", open=False, elem_classes="tools-code"):
+        prompts = gr.Code(language=None, interactive=False, wrap_lines=True, show_label=False, max_lines=20)
     view = View(question, ask_button, stop_button, chatbot, line, prompts, model, adapter, template)
 
     gr.on(

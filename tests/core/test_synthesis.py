@@ -100,7 +100,7 @@ def test_shares(rows):
         assert 0.35 < share["calculator"] < 0.45
         assert 0.27 < share["get_weather"] < 0.36
         assert 0.22 < share["no call"] < 0.32
-        assert 0.02 < share["several calls"] < 0.08
+        assert 0.02 < share["several calls"] < 0.1
     continued = [row for row in rows["train"] if row["messages"][-1]["role"] == "assistant" and said([row], "tool")]
     with_tools = [row for row in rows["train"] if called([row])]
     assert 0.28 < len(continued) / len(with_tools) < 0.45
@@ -121,9 +121,10 @@ def test_every_call_is_valid_and_follows_from_its_question(rows, split):
                 name, arguments = call["function"]["name"], call["function"]["arguments"]
                 assert tools.check(Call(name, arguments), row["tools"]) is None
                 if name == "get_weather":
-                    assert arguments["city"] in asked
+                    assert arguments["city"].lower() in asked.lower()
+                    assert arguments["city"][0].isupper()
                     continue
-                fixed = {"100", "2", "3", "4"} | {str(factor) for _, _, factor in phrases.UNITS}
+                fixed = {"100", "2"} | {str(factor) for _, _, factor in phrases.UNITS}
                 used = synthesis.numbers(arguments["expression"])
                 assert set(used) <= set(synthesis.numbers(asked)) | fixed
                 assert set(synthesis.numbers(asked)) <= set(used) or len(message["tool_calls"]) > 1

@@ -209,7 +209,7 @@ def test_weather_is_live_when_there_is_a_network():
         "country": "France",
         "temperature_c": 15,
         "conditions": "partly cloudy",
-        "source": "Open-Meteo, live at 2025-11-21 15:00 local time",
+        "source": "Open-Meteo, live at 15:00 local time",
     }
     assert len(urls) == 1
     assert urls[0].startswith(weather.FORECAST + "?latitude=48.86&longitude=2.35")

@@ -108,9 +108,9 @@ def test_every_step_is_shown(services, view, ask):
     assert titles(talk.bubbles) == [
         "user: What is 23 * 47?",
         "The model writes",
-        "Call: calculator",
+        'Call: calculator(expression = "23 * 47")',
         "Check: fits the tool's schema",
-        "Result",
+        'Result: {"result": 1081}',
         "The model writes (turn 2)",
         "assistant: 23 * 47 = 1081.",
     ]
@@ -222,7 +222,7 @@ def test_a_call_named_like_html_is_not_html(services, ask):
     services.engine.enqueue('<tool_call>{"name": "<img src=x>", "arguments": {}}</tool_call>', "Sorry.")
     talk = Talk()
     list(ask(talk))
-    assert "Call: &lt;img src=x&gt;" in titles(talk.bubbles)
+    assert "Call: &lt;img src=x&gt;()" in titles(talk.bubbles)
 
 
 @pytest.mark.parametrize(

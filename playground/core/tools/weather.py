@@ -171,7 +171,7 @@ class Weather:
             "country": country,
             "temperature_c": math.floor(float(now["temperature_2m"]) + 0.5),
             "conditions": CONDITIONS.get(int(now["weather_code"]), "unknown"),
-            "source": f"Open-Meteo, live at {str(now['time']).replace('T', ' ')} local time",
+            "source": f"Open-Meteo, live at {str(now['time'])[-5:]} local time",
         }
 
 
