@@ -20,6 +20,7 @@ COMMANDS = {
     "render": ("playground.commands.render", "render an example in a chat template"),
     "train": ("playground.commands.train", "run a short LoRA fine-tune"),
     "arena": ("playground.commands.arena", "rate models from votes"),
+    "tools": ("playground.commands.tools", "parse tool calls"),
     "chat": ("playground.commands.chat", "ask one question in several lanes at once"),
     "bench": ("playground.commands.bench", "measure against named peers"),
 }

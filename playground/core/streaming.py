@@ -14,15 +14,26 @@ class Marker:
     """What opens and closes a span of `kind`: "content", "reasoning" or "call".
 
     `end(text, start)` finds where the span's body ends when the first `close` is not always the right one
-    (a JSON string may hold one); it returns the index of the closing marker, or -1.
-    `until` lists openers that end the span too, for models that forget to close it.
+    (a JSON string may hold one); it returns the index of the closing marker, or -1. Where what closes a span is not
+    one fixed text, it returns two indices: the end of the body, and where the text goes on.
+    `until` lists openers that end the span too, for models that forget to close it; `unclosed` those that end it
+    only when the whole reply has no `close` (a reply that is not over yet may still bring one).
+    `find(text, at, final)` finds the next opening when it is not one fixed text: (position, start of the body), or
+    (position, -1) where a span may open once more text comes.
     """
 
     kind: str
     open: str
     close: str
-    end: Callable[[str, int], int] | None = None
+    end: Callable[[str, int], int | tuple[int, int]] | None = None
     until: tuple[str, ...] = ()
+    unclosed: tuple[str, ...] = ()
+    find: Callable[[str, int, bool], tuple[int, int] | None] | None = None
+
+
+def dropped(text: str) -> Marker:
+    """A marker that says nothing by itself: it leaves no text in the content."""
+    return Marker("content", text, "", end=lambda _, start: start)
 
 
 @dataclass(frozen=True)
@@ -49,18 +60,18 @@ def split(text: str, markers: tuple[Marker, ...], final: bool = True, reasoning:
             marker, position = orphan
             at = position + len(marker.close)
             spans.append(Span("reasoning", text[:position], text[:at]))
+    found: dict[int, tuple[int, int] | None] = {}  # marker → where it opens next; looked up once per opening
     while at < len(text):
-        opened = _first_open(text, at, markers)
-        if opened is None:
-            rest = text[at:]
+        opened = _first_open(text, at, markers, final, found)
+        if opened is None or opened[1] < 0:
+            rest = text[at:] if opened is None else text[at : opened[0]]
             held = 0 if final else _partial_end(rest, _watched(markers, reasoning))
             if rest[: len(rest) - held]:
                 spans.append(Span("content", rest[: len(rest) - held], rest[: len(rest) - held]))
             break
-        position, marker = opened
+        position, body, marker = opened
         if position > at:
             spans.append(Span("content", text[at:position], text[at:position]))
-        body = position + len(marker.open)
         span, at = _read_span(text, position, body, marker, final)
         spans.append(span)
     return spans
@@ -102,10 +113,14 @@ def close_outside_strings(close: str) -> Callable[[str, int], int]:
 
 def _read_span(text: str, position: int, body: int, marker: Marker, final: bool) -> tuple[Span, int]:
     end = marker.end(text, body) if marker.end else text.find(marker.close, body)
-    if end < 0 and marker.end and final:
+    if isinstance(end, tuple):
+        end, at = end
+        return Span(marker.kind, text[body:end], text[position:at]), at
+    if end < 0 and marker.end and marker.close and final:
         # An unbalanced quote hides the marker: the body is broken, and the first marker ends it.
         end = text.find(marker.close, body)
-    stop = min((i for i in (text.find(o, body) for o in marker.until) if i >= 0), default=-1)
+    until = marker.until + (marker.unclosed if final and end < 0 else ())
+    stop = min((i for i in (text.find(o, body) for o in until) if i >= 0), default=-1)
     if stop >= 0 and (end < 0 or stop < end) and not (marker.end and _in_string(text, body, stop)):
         return Span(marker.kind, text[body:stop], text[position:stop], closed=False), stop
     if end >= 0:
@@ -128,13 +143,21 @@ def _in_string(text: str, start: int, stop: int) -> bool:
     return quoted
 
 
-def _first_open(text: str, at: int, markers: tuple[Marker, ...]) -> tuple[int, Marker] | None:
-    found = [(text.find(m.open, at), -len(m.open), i) for i, m in enumerate(markers)]
-    found = [f for f in found if f[0] >= 0]
-    if not found:
-        return None
-    position, _, index = min(found)
-    return position, markers[index]
+def _first_open(text: str, at: int, markers: tuple[Marker, ...], final: bool, found: dict):
+    """(position, start of the body or -1, marker) of the opening that comes first; the longer opener wins a tie."""
+    first = None
+    for number, marker in enumerate(markers):
+        if number not in found or (found[number] is not None and found[number][0] < at):
+            if marker.find:
+                found[number] = marker.find(text, at, final)
+            else:
+                position = text.find(marker.open, at)
+                found[number] = (position, position + len(marker.open)) if position >= 0 else None
+        if found[number] is not None:
+            position, body = found[number]
+            key = (position, position - body, number)
+            first = min(first or key, key)
+    return (first[0], first[0] - first[1], markers[first[2]]) if first else None
 
 
 def _orphan_close(text: str, markers: tuple[Marker, ...]) -> tuple[Marker, int] | None:
@@ -149,7 +172,7 @@ def _orphan_close(text: str, markers: tuple[Marker, ...]) -> tuple[Marker, int] 
 
 def _watched(markers: tuple[Marker, ...], reasoning: bool) -> list[str]:
     closes = [m.close for m in markers if m.kind == "reasoning"] if reasoning else []
-    return [m.open for m in markers] + closes
+    return [m.open for m in markers if m.open] + closes
 
 
 def _partial_end(text: str, strings: list[str]) -> int:

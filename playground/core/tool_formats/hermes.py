@@ -6,6 +6,7 @@ Source of the format: https://github.com/NousResearch/Hermes-Function-Calling. R
 import json
 
 from playground.core.streaming import Marker, close_outside_strings
+from playground.core.tool_formats import tool_list
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.reading import read_json_call
 from playground.core.tool_formats.values import Call, Fault, Parsed
@@ -15,6 +16,15 @@ STOPS = ("<tool_response>",)  # the model must not write the result itself
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 CALL = Marker("call", OPEN, CLOSE, end=close_outside_strings(CLOSE), until=(OPEN,))
 MARKERS = (CALL, Marker("reasoning", "<think>", "</think>"))
+
+
+def announce(tools) -> str:
+    return (
+        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+        + tool_list.as_lines(tools)
+        + "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+        f'{OPEN}{CLOSE} XML tags:\n{OPEN}\n{{"name": <function-name>, "arguments": <args-json-object>}}\n{CLOSE}'
+    )
 
 
 def write(calls: list[Call]) -> str:

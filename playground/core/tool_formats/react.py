@@ -6,6 +6,7 @@ The idea is Yao et al., https://arxiv.org/abs/2210.03629; tags instead of "Actio
 import json
 
 from playground.core.streaming import Marker, close_outside_strings
+from playground.core.tool_formats import tool_list
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.reading import read_json
 from playground.core.tool_formats.values import Call, Fault, Parsed
@@ -19,6 +20,15 @@ MARKERS = (
     Marker("reasoning", "<Thought>", "</Thought>", until=(OPEN, "<Final_Answer>")),
     Marker("content", "<Final_Answer>", "</Final_Answer>"),
 )
+
+
+def announce(tools) -> str:
+    return (
+        "You can use these tools:\n" + tool_list.as_lines(tools, False) + "\n\n"
+        f"Think in <Thought></Thought>. To use a tool, write {OPEN}NAME{NAME_CLOSE} and "
+        f"{INPUT_OPEN}JSON object{CLOSE}; its result comes as <Observation></Observation>. Answer in "
+        "<Final_Answer></Final_Answer>."
+    )
 
 
 def write(calls: list[Call]) -> str:

@@ -64,12 +64,11 @@ def read_json_calls(
             return calls
         end = json_end(text, at)
         if end < 0:
-            if not closed or at < len(text) or not calls:
-                fault = read_json(text[at:], text[at:] or raw, closed, where)
-                if isinstance(fault, Fault) and (at < len(text) or not calls):
-                    calls.append(fault)
-                elif at < len(text):
-                    calls.append(Fault("malformed", f"A call must be one JSON object, got {_kind(fault)}.", text[at:]))
+            rest = text[at:]
+            if rest or not calls:
+                value = read_json(rest, rest or raw, closed, where)
+                not_object = Fault("malformed", f"A call must be one JSON object, got {_kind(value)}.", rest or raw)
+                calls.append(value if isinstance(value, Fault) else not_object)
             return calls
         calls.append(read_json_call(text[at:end], text[at:end], True, where, keys))
         at = end

@@ -12,6 +12,7 @@ MARKERS = (
     Marker("reasoning", "<|thinking|>", "</|thinking|>"),
     Marker("content", "<answer>", "</answer>"),
 )
+announce = hermes.announce
 write = hermes.write
 read = hermes.read
 write_result = hermes.write_result
