@@ -19,7 +19,7 @@ def build(services: Services) -> gr.Blocks:
         with gr.Row(elem_id="header"):
             gr.HTML(theme.MASTHEAD, scale=4, min_width=300)
             state = gr.HTML(elem_id="model-state", scale=1, min_width=150)
-        with gr.Group(visible=False, elem_id="banner") as banner:
+        with gr.Column(visible=False, elem_id="banner") as banner:
             notice = gr.HTML()
             with gr.Row():
                 get = gr.Button("Get the model", variant="primary", size="sm", visible=False)
@@ -44,7 +44,7 @@ def model_state(services: Services) -> tuple:
     engine = services.engine.state(services.model)
     busy = running or engine.startswith("loading")
     kind = "ready" if engine.startswith("ready") else "loading" if busy else "failed" if "fail" in engine else "cold"
-    text = "fetching the model" if running else engine if here else "no model on this machine yet"
+    text = "fetching the model" if running else engine if here else "not on this machine yet"
     return (
         f'<div class="model-state {kind}"><i></i><span>Model: {html.escape(text)}</span></div>',
         gr.update(visible=running or not here),

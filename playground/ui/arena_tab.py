@@ -567,7 +567,8 @@ def _more_models(services: Services, view: View) -> None:
         timer = gr.Timer(1.0, active=False)
     outputs = [terms, accept, get, cancel, notice, timer]
     show = partial(shown(show_model), services)
-    gr.on(None, show, choice, outputs, **QUIET)  # when the page opens and when the choice changes
+    # when the page opens and when the choice changes; the terms of a gated model may take seconds to fetch
+    gr.on(None, show, choice, outputs, **{**QUIET, "show_progress": "minimal"})
     timer.tick(show, choice, outputs, **QUIET)
     get.click(partial(shown(get_model), services), [choice, accept], outputs, **QUIET)
     cancel.click(partial(shown(cancel_model), services), choice, outputs, **QUIET)

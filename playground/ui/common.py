@@ -64,7 +64,7 @@ def fetch_notice(services: Services, name: str) -> str:
     if fetch.state == "cancelled":
         return f'<div class="notice"><p>Fetching {title} was cancelled. What was downloaded is kept.</p></div>'
     if fetch.state == "failed":
-        return f'<div class="notice failed"><p>{title} could not be fetched. {html.escape(fetch.error)}</p></div>'
+        return f'<div class="notice failed"><p>{title} could not be fetched:\n{html.escape(fetch.error)}</p></div>'
     progress = fetch.progress
     if progress is None:
         return f'<div class="notice"><p>Fetching {title} …</p></div>'

@@ -94,14 +94,14 @@ button.label-wrap > .icon { flex: none; }
 .model-state.loading i { background: #d18b00; }
 .model-state.failed i { background: #c8322b; }
 #banner { border: 1px solid var(--primary-600); border-radius: var(--radius-lg); padding: 12px 16px; }
-#banner.hidden, #banner:empty { border: 0; padding: 0; }
 .notice p { margin: 0 0 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .notice .bar {
   height: 8px; border-radius: 4px; background: var(--border-color-primary); overflow: hidden; margin: 6px 0;
 }
 .notice .bar b { display: block; height: 100%; background: var(--primary-600); }
-.notice.failed { color: #a32019; }
-.dark .notice.failed { color: #ff9c94; }
+.notice.failed p { color: #a32019; }
+.dark .notice.failed p { color: #ff9c94; }
+#banner button { flex: none; width: auto; }
 .dark .tab-container button.selected { color: var(--primary-300); }
 footer { font-size: var(--text-xs); }
 @media (max-width: 640px) {

@@ -87,11 +87,25 @@ class App:
 
 
 @pytest.fixture(scope="session")
-def app(models, tmp_path_factory):
-    app = App(tmp_path_factory.mktemp("home"), PLAYGROUND_MODELS=str(models))
-    yield app
-    app.close()
-    assert "Traceback" not in app.log.read_text(), app.log.read_text()[-4000:]
+def start(tmp_path_factory):
+    """`start(VARIABLE=…)` starts an app of its own; in the end no log may hold a traceback."""
+    apps = []
+
+    def start(**environment) -> App:
+        apps.append(App(tmp_path_factory.mktemp("home"), **environment))
+        return apps[-1]
+
+    yield start
+    for app in apps:
+        app.close()
+    for app in apps:
+        assert "Traceback" not in app.log.read_text(), app.log.read_text()[-4000:]
+
+
+@pytest.fixture(scope="session")
+def app(start, models) -> App:
+    """The app that most tests visit."""
+    return start(PLAYGROUND_MODELS=str(models))
 
 
 class Visitor:
@@ -109,6 +123,16 @@ class Visitor:
 
     def open(self, tab: str):
         self.page.get_by_role("tab", name=tab, exact=True).click()
+
+    def field(self, label: str):
+        """The input of the visible component with this label."""
+        title = self.page.get_by_test_id("block-info").filter(has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
+        return self.page.locator(".block:visible").filter(has=title).last.locator("input, textarea").first
+
+    def choose(self, label: str, option: str):
+        """Pick an option of the dropdown with this label."""
+        self.field(label).click()
+        self.page.get_by_role("option", name=option).first.click()
 
     def wait_for_model(self):
         self.page.locator("#model-state .ready").wait_for(timeout=120_000)

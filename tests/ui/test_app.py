@@ -36,7 +36,7 @@ def test_a_loading_model_is_polled_each_second(services):
 def test_without_the_model_the_banner_offers_to_get_it(services):
     services.sources.here.clear()
     now = state(services)
-    assert "no model on this machine yet" in now.state
+    assert "not on this machine yet" in now.state
     assert (now.banner["visible"], now.get["visible"], now.cancel["visible"]) == (True, True, False)
     app.get_model(services)
     assert services.fetches.started == [MODEL]
@@ -101,7 +101,8 @@ def test_playground_errors_are_shown_as_text_and_others_are_not_touched():
 
 def test_the_look_needs_no_other_host():
     everything = theme.THEME._get_theme_css() + app.CSS + theme.HEAD + theme.MASTHEAD
-    assert re.findall(r"https?://|//fonts|@import", everything) == []
+    # an SVG's namespace is a name, not an address
+    assert re.findall(r"https?://(?!www\.w3\.org/).{20}|@import|//fonts", everything) == []
 
 
 def test_all_text_sizes_follow_the_font_scale():

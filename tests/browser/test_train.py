@@ -1,0 +1,70 @@
+"""Fine-tune: a short run from the form to its adapter in the chat, seen again from another page."""
+
+import os
+import re
+
+import pytest
+
+SETTINGS = {"Name": "browser-run", "Rows": 40, "Steps": 300, "Batch size": 2, "Eval every": 2, "Eval rows": 2}
+
+
+@pytest.fixture
+def tuning(visit):
+    visitor = visit()
+    visitor.wait_for_model()
+    visitor.open("Fine-tune")
+    return visitor
+
+
+def set_all(visitor, **settings):
+    visitor.page.get_by_role("button", name="All settings").click()
+    for label, value in settings.items():
+        visitor.field(label).fill(str(value))
+    visitor.page.get_by_role("button", name="All settings").click()
+
+
+def state(visitor):
+    return visitor.page.locator(".run-state")
+
+
+def test_a_run_is_watched_stopped_kept_and_used_in_the_chat(tuning, visit, picture):
+    page = tuning.page
+    set_all(tuning, **SETTINGS, **{"Probe tokens": 12})
+    page.get_by_text(re.compile(r"300 steps of 2 rows")).wait_for()
+    page.get_by_role("button", name="Start training").click()
+    figures = state(tuning).locator(".figures")
+    figures.get_by_text(re.compile(r"^[5-9] of 300$|^\d\d+ of 300$")).wait_for(timeout=300_000)
+    assert re.search(r"Loss\s+\d\.\d+", figures.inner_text())
+    assert "Time left" in figures.inner_text()
+    page.locator(".answers td", has_text="step").first.wait_for()
+    page.locator("canvas, svg.marks").first.wait_for()
+
+    # whoever comes later sees the same run
+    other = visit()
+    other.open("Fine-tune")
+    state(other).get_by_text("browser-run").first.wait_for()
+
+    page.get_by_role("button", name="Stop and keep").click()
+    state(tuning).get_by_text("Stopped", exact=True).wait_for(timeout=180_000)
+    state(tuning).get_by_text("Truth check passed").wait_for(timeout=60_000)
+    if not os.environ.get("PLAYGROUND_SCREENSHOTS"):
+        picture(tuning, "fine-tune")
+
+    # its adapter is a choice in the chat that was open all the while
+    other.open("Chat")
+    other.page.locator("#lane-1 .lane-settings button").first.click()
+    other.page.wait_for_timeout(11_000)  # the choices are looked up every ten seconds
+    other.choose("Adapter", "browser-run")
+    other.page.locator("#lane-1").get_by_text("adapter browser-run").first.wait_for()
+    other.page.locator("#arena-prompt textarea").fill("Hello")
+    other.page.locator("#arena-send").click()
+    other.page.locator("#lane-1 .lane-status", has_text=re.compile("finished|cut at")).wait_for(timeout=180_000)
+
+
+def test_a_wrong_value_is_said_before_anything_starts(tuning):
+    tuning.field("Rank").fill("0")
+    tuning.page.locator(".plan.bad").get_by_text("rank must be between 1 and 256, got 0").wait_for()
+    tuning.page.get_by_role("button", name="Start training").click()
+    toast = tuning.page.get_by_test_id("toast-body")
+    toast.wait_for()
+    assert "rank must be between 1 and 256, got 0" in toast.inner_text()
