@@ -47,9 +47,10 @@ class Units:
 
 
 def sentinel_calls(call: dict) -> list[tuple[dict, Units]]:
-    """The call with every string of a message marked, and with contents only (for templates that read the others)."""
-    if _SENTINELS.search(json.dumps(call["messages"], ensure_ascii=False, default=str)):
-        return []
+    """The call with every string of a message marked, and with contents only (for templates that read the others).
+
+    A message that holds such characters itself does no harm: the text without them is another one then.
+    """
     calls = []
     for everything in (True, False):
         units = Units()
@@ -59,8 +60,8 @@ def sentinel_calls(call: dict) -> list[tuple[dict, Units]]:
 
 
 def _marked_message(message: dict, units: Units, everything: bool) -> dict:
-    role = _ROLE_NAMES.get(message.get("role"), message.get("role"))
-    role = role if role in ROLES else "template"
+    role = message.get("role") if isinstance(message.get("role"), str) else ""
+    role = _ROLE_NAMES.get(role, role if role in ROLES else "template")
     marked = dict(message)
     keys = ("content", "reasoning_content", "thinking", "reasoning", "instruction", "input")
     for key in keys if everything else ("content",):

@@ -341,6 +341,15 @@ def test_a_private_use_character_in_a_message_does_no_harm():
     assert ("Hello.", "assistant", True) in pieces(rendered)
 
 
+def test_roles_of_other_engines():
+    template = foreign("{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}")
+    roles = {"developer": "system", "model": "assistant", "ipython": "tool", "critic": "template"}
+    for role, shown in roles.items():
+        rendered = render(template, Conversation([{"role": role, "content": "Hm"}]))
+        assert next(who for text, who, _ in pieces(rendered) if "Hm" in text) == shown
+    assert render(template, Conversation([{"role": ["a"], "content": "Hm"}])).text == "['a']: Hm;"
+
+
 def test_a_long_message_renders(tokenizer):
     conversation = Conversation([{"role": "user", "content": "Hello, world! " * 7200}, ANSWER])
     start = time.monotonic()

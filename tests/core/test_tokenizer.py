@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import tokenizers
 
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
@@ -47,6 +48,17 @@ def test_plain_reads_control_tokens_as_text(tokenizer):
     assert not set(ids) & tokenizer.special_ids
     assert tokenizer.decode(ids) == text
     assert "".join(text[a:b] for a, b in offsets) == text
+
+
+def test_a_control_token_that_plain_text_yields_too_is_refused():
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<x>": 0, "a": 1, "?": 2}, unk_token="?"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer = Tokenizer.wrap(backend, {"eos_token": "<x>"})
+    assert tokenizer.encode_parts([("a ", False), ("<y>", True)])[0] == [1, 2]
+    with pytest.raises(
+        PlaygroundError, match="'<x>' cannot be kept as text: this tokenizer reads it as a token anyway"
+    ):
+        tokenizer.encode_parts([("a ", False), ("<x>", True)])
 
 
 def test_pieces_are_readable(tokenizer):
