@@ -81,10 +81,7 @@ def event_line(event: dict) -> str | None:
         case "truth":
             return f"truth check {'passed' if event['passed'] else 'FAILED'}: {event['sentence']}"
         case "scores":
-            return (
-                f"exact calls on {event['rows']} held-out rows: untuned {event['untuned']:.1%}, "
-                f"tuned {event['tuned']:.1%} ({event['seconds']:.0f} s)"
-            )
+            return f"exact calls on held-out questions: {event['summary']} ({event['seconds']:.0f} s)"
     return None
 
 

@@ -20,15 +20,17 @@ from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Events, Run
 
+TRAINER = (sys.executable, "-m", "playground", "train", "--run-folder")
 STOP_WORDS = ("keep", "discard")
 
 
 class Jobs:
     """Starts trainers as processes of their own, which outlive this one."""
 
-    def __init__(self, paths: Paths, sources=None):
+    def __init__(self, paths: Paths, sources=None, command: tuple[str, ...] = TRAINER):
         self.paths = paths
         self.sources = sources
+        self.command = command
         # kept only to collect the exit status of ended children; nothing asks it about a run
         self._children: list[subprocess.Popen] = []
 
@@ -83,7 +85,7 @@ class Jobs:
         # A file, never a pipe: a pipe that nobody reads any more stops the trainer when it is full.
         with open(run.folder / "log.txt", "ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "playground", "train", "--run-folder", str(run.folder)],
+                [*self.command, str(run.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class Run:
         again = self._last_state()  # it may have ended between the two looks
         if again.state in ENDED:
             return again
-        where = f"at step {step}" if (step := self._last_step()) else f"while {last.state}"
+        where = f"at step {step['step']}" if (step := self.last("step")) else f"while {last.state}"
         return Status(
             "killed", f"the trainer ended without a word {where}; resume it or delete it", "killed", last.time
         )
@@ -135,23 +136,35 @@ class Run:
     def _alive(self) -> bool:
         return self.process() is not None
 
-    def _tail(self) -> list[dict]:
+    def _backwards(self) -> Iterator[dict]:
+        """Events from the last one back, within the last 64 KB; read and parsed only as far as they are asked for."""
         with contextlib.suppress(OSError), open(self.folder / "events.jsonl", "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 64 * 1024))
-            return [event for line in file.read().split(b"\n") if (event := _event(line))]
-        return []
+            size = file.seek(0, os.SEEK_END)
+            seen = 0
+            for reach in (4 * 1024, 64 * 1024):
+                file.seek(max(0, size - reach))
+                lines = file.read(min(reach, size)).split(b"\n")
+                # the first line may be cut; it is seen whole on the longer look
+                whole = lines if reach >= size else lines[1:]
+                for line in reversed(whole[: len(whole) - seen]):
+                    if event := _event(line):
+                        yield event
+                seen = len(whole)
+                if reach >= size:
+                    return
 
     def _last_state(self) -> Status:
-        """From the last 64 KB alone: where many steps follow the last state, that state is "running"."""
-        tail = self._tail()
-        for event in reversed(tail):
+        """Where many steps follow the last state, so that it is out of reach, that state is "running"."""
+        newest = None
+        for event in self._backwards():
+            newest = newest or event
             if event["kind"] == "state":
                 return Status(event["state"], event.get("sentence", ""), event.get("reason", ""), event["time"])
-        return Status("running", "", "", tail[-1]["time"]) if tail else Status("queued", "", "", self.created)
+        return Status("running", "", "", newest["time"]) if newest else Status("queued", "", "", self.created)
 
-    def _last_step(self) -> int:
-        return next((event["step"] for event in reversed(self._tail()) if event["kind"] == "step"), 0)
+    def last(self, kind: str) -> dict | None:
+        """The newest event of a kind, when it is among the last few hundred."""
+        return next((event for event in self._backwards() if event["kind"] == kind), None)
 
 
 class Events:
@@ -177,8 +190,8 @@ class Events:
 
 def create(config: TrainConfig, paths: Paths) -> Run:
     """A new run's folder, queued; nothing is started. Its name is the config's, or made from recipe or data."""
-    name = config.name.strip() or f"{config.recipe or Path(config.data).stem}-{time.strftime('%m%d-%H%M')}"
-    check_name(name)
+    about = re.sub(r"[^A-Za-z0-9]+", "-", config.recipe or Path(config.data).stem).strip("-")[:40] or "run"
+    name = check_name(config.name.strip() or f"{about}-{time.strftime('%m%d-%H%M')}")
     paths.runs.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1000):
         folder = paths.runs / (name if number == 1 else f"{name}-{number}")

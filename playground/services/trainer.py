@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import gc
 import importlib.metadata
+import os
 import shutil
 import signal
 import time
@@ -19,6 +20,8 @@ from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.jobs import wait_for_device
 from playground.services.runs import Events, Run
+
+SCORED_ROWS = 120
 
 
 class Stop:
@@ -126,12 +129,16 @@ class _Prepared:
 
 def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, stop) -> dict:
     started = time.monotonic()
+    # Threads that wait by spinning take the cores from whoever works on them: with the chat or another program on
+    # the same two cores, steps took 10 times as long. Must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     if config.threads:
         torch.set_num_threads(config.threads)
     ready = _prepare(run, config, paths, sources, emit, stop)
     from playground.core.training import loop, truth
+    from playground.core.training.recipes import recipe
 
     model = loop.add_adapter(ready.loaded.model, config)
     _tell_plan(model, ready, config, emit)
@@ -154,10 +161,14 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     }
     if outcome.step == 0:
         raise StoppedEarly
+    scores = None
+    if config.recipe and recipe(config.recipe).scored and not outcome.stopped:
+        scores = _score(model, ready)
+        emit("scores", **scores)
     row = min(ready.examples.held_out or ready.examples.train, key=lambda row: len(row.ids))
     model.eval()
     trained = truth.log_probabilities(model, row)
-    save(model, run.folder, config.model, _about(ready, config, outcome))
+    save(model, run.folder, config.model, _about(ready, config, outcome, scores))
     # from here on it is about the file on the disk and a base that no training has touched
     del model
     ready.loaded = None
@@ -165,7 +176,7 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     verdict = truth.check(_load(ready.folder, config).model, run.folder / "adapter", row, trained)
     runs.write_json(run.folder / "truth.json", verdict.as_dict())
     emit("truth", **verdict.as_dict())
-    result |= {"adapter": str(run.folder / "adapter"), "truth": verdict.as_dict()}
+    result |= {"adapter": str(run.folder / "adapter"), "truth": verdict.as_dict(), "scores": scores}
     if not verdict.passed:
         state("failed", f"trained, but the truth check failed: {verdict.sentence}", "truth")
     elif outcome.stopped:
@@ -262,7 +273,31 @@ def _probe(model, ready: _Prepared, config: TrainConfig) -> Callable[[], dict] |
     return probe
 
 
-def _about(ready: _Prepared, config: TrainConfig, outcome) -> dict:
+def _score(model, ready: _Prepared) -> dict:
+    """Exact calls on held-out questions, with the adapter and without it."""
+    from playground.core import synthesis
+    from playground.core.training.scores import exact_calls
+
+    started, rows = time.monotonic(), synthesis.tool_calls(SCORED_ROWS, seed=0, split="test")
+    tokenizer, template = ready.loaded.tokenizer, ready.template
+    # eager attention is faster for a training step, and slower for many rows with a long cache
+    model.get_base_model().set_attn_implementation("sdpa")
+    tuned = exact_calls(model, tokenizer, template, rows)
+    with model.disable_adapter():
+        untuned = exact_calls(model, tokenizer, template, rows)
+    return {
+        "rows": tuned.total,
+        "untuned": untuned.rate,
+        "tuned": tuned.rate,
+        "interval": tuned.interval,
+        "outcomes": tuned.outcomes,
+        "kinds": tuned.kinds,
+        "summary": f"untuned {untuned.summary()}, tuned {tuned.summary()}",
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _about(ready: _Prepared, config: TrainConfig, outcome, scores: dict | None) -> dict:
     """What playground.json says about an adapter: enough to use it as it was trained, and to train it again."""
     from playground.core.models import revision
 
@@ -278,6 +313,7 @@ def _about(ready: _Prepared, config: TrainConfig, outcome) -> dict:
         "steps": outcome.step,
         "loss": outcome.loss,
         "eval_loss": outcome.eval_loss,
+        "scores": scores,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
     }
 

@@ -11,6 +11,7 @@ from playground.core.training.collate import IGNORE, Example, Examples, batch, e
 from playground.errors import PlaygroundError
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # more only wait for each other at this size
 
 from playground.core.training import loop, loss, truth  # noqa: E402
 
@@ -146,6 +147,25 @@ def test_shared_prefix_gives_the_plain_loss_and_gradients():
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-6)
 
 
+def test_a_step_in_pieces_gives_the_gradients_of_the_whole():
+    model, whole = learner(), batch(ROWS)
+    pieces = collate.parts(whole, 10)
+    assert [[len(row.ids) for row in piece.rows] for piece in pieces] == [[4, 4], [5], [7]]
+    assert [len(piece.rows) for piece in collate.parts(whole, 28)] == [4]
+    assert [len(piece.rows) for piece in collate.parts(whole, 1)] == [1, 1, 1, 1]
+    one, all_at_once = gradients(model, whole)
+    model.zero_grad()
+    two = 0.0
+    for piece in pieces:
+        share = loss.step_loss(model.get_base_model(), piece, 0)
+        (share / whole.trained).backward()
+        two += share.item()
+    assert one == pytest.approx(two, rel=1e-5)
+    for name, p in model.named_parameters():
+        if name in all_at_once:
+            torch.testing.assert_close(p.grad, all_at_once[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
 @pytest.mark.parametrize("chunk", [2, 512])
 def test_labelled_loss_is_cross_entropy(monkeypatch, softcap, chunk):
@@ -235,7 +255,7 @@ def test_bf16_adapter_learns_below_its_own_rounding():
 
 def test_should_stop_ends_after_the_step_and_keeps_a_checkpoint(tmp_path):
     seen = []
-    outcome, events = fit(learner(), should_stop=lambda: len(seen) >= 3 or seen.append(1), checkpoints=tmp_path)
+    outcome, events = fit(learner(), should_stop=lambda: len(seen) > 3 or seen.append(1), checkpoints=tmp_path)
     assert (outcome.step, outcome.stopped) == (3, True)
     assert events[-1] == ("checkpoint", {"step": 3})
     assert loop.newest_checkpoint(tmp_path).name == "step-00000003.pt"
@@ -311,8 +331,11 @@ def test_answers_in_a_batch_are_those_of_each_prompt_alone():
     for prompt, written in zip(prompts, batched, strict=True):
         out = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None)
         assert written == out[0, len(prompt) :].tolist()
-    stop = batched[0][3]
-    assert _greedy(model, prompts[:1], 12, {stop})[0] == batched[0][: batched[0].index(stop) + 1]
+    # rows end one after another, and leave the batch
+    stops = {batched[0][2], batched[1][5]}
+    ends = [next((i + 1 for i, token in enumerate(row) if token in stops), 12) for row in batched]
+    assert len(set(ends)) > 1
+    assert _greedy(model, prompts, 12, stops) == [row[:end] for row, end in zip(batched, ends, strict=True)]
 
 
 # ---- the truth check -------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
     mask = torch.cat([torch.ones(len(rest), shared, dtype=own.dtype, device=device), own], 1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
     written: list[list[int]] = [[] for _ in prompts]
-    going = [True] * len(prompts)
+    going = list(range(len(prompts)))  # which prompt each row of the batch continues
     for _ in range(max_new_tokens):
         out = model(
             input_ids=ids,
@@ -58,12 +58,18 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
         )
         cache = out.past_key_values
         ids = out.logits[:, -1].argmax(-1, keepdim=True)
-        for i, token in enumerate(ids[:, 0].tolist()):
-            if going[i]:
+        last = ids[:, 0].tolist()
+        for i, token in zip(going, last, strict=True):
+            if not written[i] or written[i][-1] not in stop_ids:
                 written[i].append(token)
-                going[i] = token not in stop_ids
-        if not any(going):
+        rows = [row for row, i in enumerate(going) if written[i][-1] not in stop_ids]
+        if not rows:
             break
+        if len(rows) <= len(going) / 2:  # dropping rows copies the cache, so not for each one
+            keep = torch.tensor(rows, device=device)
+            cache.batch_select_indices(keep)
+            ids, mask, positions = ids[keep], mask[keep], positions[keep]
+            going = [going[row] for row in rows]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         positions = positions[:, -1:] + 1
     return written

@@ -189,6 +189,20 @@ def batch(rows: list[Example], share: bool = True) -> Batch:
     return Batch(rows[0].ids[:length], rest)
 
 
+def parts(whole: Batch, tokens: int) -> list[Batch]:
+    """The batch in pieces of at most `tokens` padded tokens (or one row), which bounds the memory of a step.
+
+    Shortest rows first, so that little of it is padding. The pieces' gradients add up to those of the batch.
+    """
+    pieces, now = [], []
+    for row in sorted(whole.rows, key=lambda row: len(row.ids)):
+        if now and (len(now) + 1) * len(row.ids) > tokens:
+            pieces.append(Batch(whole.prefix, tuple(now)))
+            now = []
+        now.append(row)
+    return [*pieces, Batch(whole.prefix, tuple(now))]
+
+
 def shared_prefix(rows: list[Example]) -> int:
     """Length of the longest common start without a label, leaving each row an unlabelled token to begin with.
 

@@ -1,0 +1,154 @@
+"""Trainer processes, with a stand-in that takes its turn as the real one does but needs no torch."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from playground.config import Paths, TrainConfig
+from playground.errors import PlaygroundError
+from playground.services import runs
+from playground.services.jobs import Jobs
+
+# Waits for the device, runs until its folder holds "end" or it is asked to stop, and says so.
+TRAINER = """
+import sys, time
+from pathlib import Path
+from playground.config import Paths
+from playground.services import runs
+from playground.services.jobs import wait_for_device
+run, log = runs.Run(Path(sys.argv[1])), runs.Events(sys.argv[1])
+stop = run.folder / "stop"
+print("begun", flush=True)
+runs.note_process(run.folder)
+lock = wait_for_device(run, Paths(), stop.exists, lambda n: log.state("queued", f"{n} before"), pause=0.02)
+if lock:
+    log.state("running")
+    while not stop.exists() and not (run.folder / "end").exists():
+        time.sleep(0.02)
+log.state("stopped" if stop.exists() else "finished")
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    paths = Paths(tmp_path)
+    jobs = Jobs(paths, command=(sys.executable, "-c", TRAINER))
+    yield jobs
+    for run in runs.list_runs(paths):
+        with contextlib.suppress(PlaygroundError):
+            jobs.delete(run)
+
+
+def reaches(run, state, seconds=10):
+    deadline = time.monotonic() + seconds
+    while run.state != state and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return run.state == state
+
+
+def config(name):
+    return TrainConfig(name=name)
+
+
+def test_a_run_starts_in_a_session_of_its_own_and_logs_to_a_file(jobs):
+    run = jobs.start(config("a"))
+    assert reaches(run, "running")
+    assert os.getsid(run.process().pid) == run.process().pid != os.getsid(0)
+    assert run.log() == "begun\n"
+    (run.folder / "end").touch()
+    assert reaches(run, "finished")
+
+
+def test_a_second_run_waits_its_turn_seen_from_any_app(jobs):
+    first, second, third = (jobs.start(config(name)) for name in "abc")
+    assert reaches(first, "running")
+    other_app = Jobs(jobs.paths)
+    assert [other_app.position(run) for run in (first, second, third)] == [0, 1, 2]
+    time.sleep(0.3)
+    assert (second.state, third.state) == ("queued", "queued")
+    jobs.stop(second)  # a queued run can leave the queue
+    assert reaches(second, "stopped")
+    assert other_app.position(third) == 1
+    (first.folder / "end").touch()
+    assert reaches(third, "running")
+    assert other_app.position(third) == 0
+
+
+def test_a_killed_trainer_frees_the_device_and_can_be_resumed(jobs):
+    first, second = jobs.start(config("a")), jobs.start(config("b"))
+    assert reaches(first, "running")
+    os.kill(first.process().pid, signal.SIGKILL)
+    assert reaches(first, "killed")
+    assert reaches(second, "running")
+    jobs.resume(first)  # it goes to the end of the queue
+    assert jobs.position(first) == 1
+    (second.folder / "end").touch()
+    assert reaches(first, "running")
+
+
+def test_stop_and_keep_asks_stop_and_discard_ends(jobs):
+    run = jobs.start(config("a"))
+    assert reaches(run, "running")
+    jobs.stop(run)
+    assert reaches(run, "stopped")
+    with pytest.raises(PlaygroundError, match="stopped already"):
+        jobs.stop(run)
+    jobs.resume(run)
+    assert reaches(run, "running")
+    process = run.process()
+    jobs.stop(run, keep=False)
+    assert run.state == "stopped"
+    assert "nothing kept" in run.status.sentence
+    assert not process.is_running() or process.status() == "zombie"
+
+
+def test_delete_ends_the_trainer_and_removes_the_folder(jobs):
+    run = jobs.start(config("a"))
+    assert reaches(run, "running")
+    process = run.process()
+    jobs.delete(run)
+    assert not run.folder.exists()
+    assert not process.is_running() or process.status() == "zombie"
+
+
+def test_only_an_ended_run_is_resumed(jobs):
+    run = jobs.start(config("a"))
+    assert reaches(run, "running")
+    with pytest.raises(PlaygroundError, match="a is running; only"):
+        jobs.resume(run)
+    (run.folder / "end").touch()
+    assert reaches(run, "finished")
+    with pytest.raises(PlaygroundError, match="a is finished; only"):
+        jobs.resume(run)
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"rank": 0}, "rank must be between 1 and 256, got 0"),
+        ({"name": "../x"}, "a run's name is"),
+        ({"model": "nonsense"}, "unknown model 'nonsense'"),
+    ],
+)
+def test_settings_that_cannot_work_start_nothing(tmp_path, settings, sentence):
+    from playground.services.sources import Sources
+
+    paths = Paths(tmp_path)
+    jobs = Jobs(paths, Sources(paths), command=(sys.executable, "-c", TRAINER))
+    with pytest.raises(PlaygroundError, match=sentence):
+        jobs.start(TrainConfig(**settings))
+    assert runs.list_runs(paths) == []
+
+
+def test_the_page_can_ask_about_runs_without_torch():
+    import subprocess
+
+    code = (
+        "import sys; import playground.services.jobs, playground.core.training.collate, playground.commands.train; "
+        "sys.exit(bool({'torch', 'transformers', 'peft', 'gradio'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
