@@ -144,7 +144,7 @@ def build(services: Services) -> None:
                 example_text(datasets.samples()[DEFAULT_SAMPLE]),
                 label="Example: messages as JSON, or plain text",
                 lines=7,
-                max_lines=18,
+                max_lines=14,
                 elem_classes="templates-example",
             )
             with gr.Accordion("Your own template", open=False):
@@ -159,15 +159,12 @@ def build(services: Services) -> None:
             chosen = gr.Dropdown(
                 template_choices(), value=DEFAULT_TEMPLATES, multiselect=True, label="Templates, side by side"
             )
-            with gr.Row():
-                view = gr.Radio([TEXT, TOKENS], value=TEXT, label="View", min_width=150)
-                model = gr.Dropdown(
-                    [(entry.title or entry.name, entry.name) for entry in services.sources.entries()],
-                    value=services.model,
-                    label="Tokenizer of",
-                    scale=2,
-                    min_width=230,
-                )
+            view = gr.Radio([TEXT, TOKENS], value=TEXT, label="View")
+            model = gr.Dropdown(
+                [(entry.title or entry.name, entry.name) for entry in services.sources.entries()],
+                value=services.model,
+                label="Tokenizer of",
+            )
             generation = gr.Checkbox(
                 False, label="Generation prompt", info="End with what asks the assistant to speak, as chat does."
             )
@@ -300,7 +297,7 @@ def counts(done: Rendered) -> str:
     characters = f"<b>{len(done.text):,}</b> characters"
     if done.ids is None:
         trained, whole = len(done.trained_text), len(done.text)
-        return f"{characters} · <b>{trained:,}</b> trained ({_share(trained, whole)})"
+        return f"{characters} · <b>{trained:,}</b> of them trained ({_share(trained, whole)})"
     trained, whole = sum(done.mask), len(done.ids)
     return f"{characters} · <b>{whole:,}</b> tokens · <b>{trained:,}</b> trained ({_share(trained, whole)})"
 
