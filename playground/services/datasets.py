@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import threading
 import time
 import uuid
@@ -55,7 +56,7 @@ class Datasets:
         with contextlib.suppress(OSError):
             for part in self._folder.glob(".*.part"):  # of a copy that was killed
                 if time.time() - part.stat().st_mtime > 86_400:
-                    part.unlink()
+                    shutil.rmtree(part)
 
     # What there is ----------------------------------------------------------------------------------------------------
 
@@ -301,9 +302,9 @@ def stem(name: str) -> str:
 
 def safe_name(name: str) -> str:
     """A file name that stays in its folder: letters, digits, dots, dashes and underscores, no dot in front."""
-    name = re.sub(r"[^\w.-]+", "-", Path(name.replace("\\", "/")).name).strip("-.")
-    ending = name[len(stem(name)) :]
-    short = stem(name).encode()[:120].decode(errors="ignore").rstrip("-.")
+    name = Path(name.replace("\\", "/")).name
+    base, ending = stem(name), name[len(stem(name)) :]
+    short = re.sub(r"[^\w.-]+", "-", base).strip("-.").encode()[:120].decode(errors="ignore").rstrip("-.")
     if not short:
         raise PlaygroundError(f"a data set's name must hold letters or digits, got {name!r}")
     kind_of(Path(short + ending))

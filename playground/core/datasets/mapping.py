@@ -1,12 +1,12 @@
 """Which column is what, where the names do not tell; remembered for a file by the hash of its content."""
 
-import dataclasses
 import hashlib
 import json
 import os
 import re
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from playground.config import fields, parse, setting
@@ -32,11 +32,11 @@ class Mapping:
     format: str = setting("", "read the rows as this format instead of recognising it")
     encoding: str = setting("", "encoding of the text (empty: UTF-8, or what the file's first bytes say)")
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, str]:
-        """What each mapped column is, by field."""
-        given = dataclasses.asdict(self)
-        return {name: column for name, column in given.items() if column and name not in ("format", "encoding")}
+        """The column of each field that has one."""
+        given = {f.name: getattr(self, f.name) for f in fields(Mapping) if f.name not in ("format", "encoding")}
+        return {name: column for name, column in given.items() if column}
 
     def examples(self, row: dict) -> tuple[str, list[Example]]:
         """The row's format and conversations under this mapping. Raises PlaygroundError as `formats.examples` does."""
