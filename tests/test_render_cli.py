@@ -68,10 +68,10 @@ def test_rows_of_a_data_set(capsys, tmp_path):
 
 def test_a_template_file_gets_the_file_as_it_stands(capsys, tmp_path):
     (tmp_path / "t.jinja").write_text("{{ messages[0].content[0].type }} {{ messages[0].role }} {{ flag }} {{ tools }}")
-    messages = [{"role": "developer", "content": [{"type": "image"}]}]
+    messages = [{"role": "developer", "content": [{"type": "text", "text": "Hi"}]}]
     (tmp_path / "d.json").write_text(json.dumps({"messages": messages, "flag": True}))
     found = result(capsys, "--template", tmp_path / "t.jinja", "--data", tmp_path / "d.json")
-    assert found == {"text": "image developer True None", "mask_rule": "none"}
+    assert found == {"text": "text developer True None", "mask_rule": "none"}
 
 
 BAD = [

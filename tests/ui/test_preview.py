@@ -88,6 +88,17 @@ def test_markup_in_a_message_is_shown_not_executed(view, tokenizer):
     assert HOSTILE in Text(body(html)).text.replace("·", " ")
 
 
+def test_markup_in_one_token_is_escaped(tokenizer):
+    html = page("Hi <tool_call>", ["chatml"], "", TOKENS, tokenizer, sanitize=False)
+    assert "tool_call" not in Text(html).tags
+    assert ">&lt;tool_call&gt;</span>" in html
+    assert Text(preview_tab.chip_text("<img src=x onerror=alert(1)>")).tags == [
+        "span",
+        "span",
+    ]  # the marks of its spaces
+    assert "<img" not in preview_tab.chip_text("<img src=x onerror=alert(1)>")
+
+
 def test_markup_in_a_template_or_in_an_error_is_shown_not_executed(tokenizer):
     for own in [
         "<b onclick=alert(1)>{{ messages[0].content }}",
