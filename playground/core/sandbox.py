@@ -202,21 +202,17 @@ def _render(template, variables: dict, max_output: int | None) -> dict:
     tracker, blocks = _Tracker(), []
     try:
         context = template.new_context({**variables, _TRACKER: tracker}, shared=True)
-        for block in _blocks(template, context):
-            tracker.length += len(block)
-            if max_output and tracker.length > max_output:
-                return {"error": f"it writes more than {max_output:,} characters", "line": None, "kind": "output"}
-            blocks.append(block)
+        try:
+            for block in template.root_render_func(context):
+                tracker.length += len(block)
+                if max_output and tracker.length > max_output:
+                    return {"error": f"it writes more than {max_output:,} characters", "line": None, "kind": "output"}
+                blocks.append(block)
+        except Exception:  # noqa: BLE001
+            template.environment.handle_exception()  # raises it again, with the template's own lines
         return {"text": "".join(blocks), "ranges": tracker.ranges}
     except Exception as error:  # noqa: BLE001
         return _failure(error)
-
-
-def _blocks(template, context):
-    try:
-        yield from template.root_render_func(context)
-    except Exception:  # noqa: BLE001
-        template.environment.handle_exception()  # raises it again, with the template's own lines
 
 
 def _failure(error: Exception) -> dict:

@@ -11,7 +11,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from playground.config import ASSETS
 from playground.core import sandbox
@@ -163,8 +165,7 @@ def render(
     return Rendered(text, tiles, rule, ids, offsets, _token_mask(ranges, offsets), shape)
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A rendering without tokens: the text and the characters [start, end) that are trained."""
 
     text: str
@@ -178,7 +179,7 @@ def texts(template: Template, conversations: list[Conversation], tokenizer=None,
     `masks=False` skips the search for what is trained: `ranges` is empty then and the rule "none".
     Raises PlaygroundError when the template is cut off on several of the conversations.
     """
-    groups, out = [], [None] * len(conversations)
+    groups, out, late = [], [None] * len(conversations), 0
     for number, conversation in enumerate(conversations):
         try:
             call = _call(conversation, tokenizer, False)
@@ -186,21 +187,21 @@ def texts(template: Template, conversations: list[Conversation], tokenizer=None,
             out[number] = error
         else:
             groups.append((number, [call, *(_mask_calls(template, call) if masks else ())]))
-    share = len(groups) if template.source == BUILT_IN else _ROWS_PER_REQUEST
-    late = 0
-    for start in range(0, len(groups), share or 1):
+    share = max(1, len(groups)) if template.source == BUILT_IN else _ROWS_PER_REQUEST
+    for start in range(0, len(groups), share):
         part = groups[start : start + share]
         results = _run(template, [call for _, calls in part for call in calls])
         alone = any(result.get("kind") in _CUT_OFF for result in results) and len(part) > 1
+        results = iter(results)
         for number, calls in part:
+            own = list(islice(results, len(calls)))
             if alone:  # which of them was it?
                 own = _run(template, calls)
                 late += any(result.get("kind") == "time" for result in own)
-            else:
-                own, results = results[: len(calls)], results[len(calls) :]
             try:
                 text, cuts = _strip_control(_text(template, own[0]))
-                out[number] = Text(text, *reversed(_mask_rule(template, text, cuts, own) if masks else ("none", [])))
+                rule, ranges = _mask_rule(template, text, cuts, own) if masks else ("none", [])
+                out[number] = Text(text, ranges, rule)
             except PlaygroundError as error:
                 out[number] = error
                 if late >= _LATE_ROWS:
@@ -272,7 +273,7 @@ def _mask_calls(template: Template, call: dict) -> list[dict]:
 def _mask_rule(template: Template, text: str, cuts, results: list[dict]) -> tuple[str, list[tuple[int, int]]]:
     """The rule and the trained characters, from the results of the call and its `_mask_calls`."""
     if template.marked:
-        return "generation", [_moved(r, cuts) for r in results[0]["ranges"]]
+        return "generation", [_moved(r, cuts) if cuts else tuple(r) for r in results[0]["ranges"]]
     return _prefix_rule(text, results[1:])
 
 
@@ -357,8 +358,10 @@ def _mark_control(call: dict, pattern: re.Pattern) -> dict:
 
 def _strip_control(text: str) -> tuple[str, list[tuple[int, str]]]:
     """`text` without the marks around control tokens, and the marks: (place in the text with marks, mark)."""
+    if _CONTROL_START not in text and _CONTROL_END not in text:
+        return text, []
     cuts = [(m.start(), m[0]) for m in re.finditer(f"[{_CONTROL_START}{_CONTROL_END}]", text)]
-    return (text.translate({ord(_CONTROL_START): None, ord(_CONTROL_END): None}) if cuts else text), cuts
+    return text.translate({ord(_CONTROL_START): None, ord(_CONTROL_END): None}), cuts
 
 
 def _moved(span, cuts) -> tuple[int, int]:
