@@ -16,7 +16,7 @@ from playground.core.tools import TOOLS, schemas
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane, with_seed
 from playground.services.votes import Side
-from playground.ui.common import QUIET, Services, fetch_notice, shown
+from playground.ui.common import QUEUED, QUIET, Services, fetch_notice, shown
 
 MAX_LANES = 4
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
@@ -462,7 +462,7 @@ def build(services: Services) -> View:
             partial(shown(vote), services, view, choice),
             [chat, left, right],
             [totals, *vote_buttons],
-            **QUIET,
+            **QUEUED,
         )
     # finished runs and fetched models appear without a restart; votes of other visitors are counted
     fresh = [totals, *(c for v in views for c in (v.model, v.adapter))]
@@ -568,10 +568,10 @@ def _more_models(services: Services, view: View) -> None:
     outputs = [terms, accept, get, cancel, notice, timer]
     show = partial(shown(show_model), services)
     # when the page opens and when the choice changes; the terms of a gated model may take seconds to fetch
-    gr.on(None, show, choice, outputs, **{**QUIET, "show_progress": "minimal"})
-    timer.tick(show, choice, outputs, **QUIET)
-    get.click(partial(shown(get_model), services), [choice, accept], outputs, **QUIET)
-    cancel.click(partial(shown(cancel_model), services), choice, outputs, **QUIET)
+    gr.on(None, show, choice, outputs, show_progress="minimal", api_visibility="private")
+    timer.tick(show, choice, outputs, **QUEUED)
+    get.click(partial(shown(get_model), services), [choice, accept], outputs, **QUEUED)
+    cancel.click(partial(shown(cancel_model), services), choice, outputs, **QUEUED)
 
 
 def show_model(services: Services, name: str) -> tuple:

@@ -13,7 +13,7 @@ from playground.core.messages import Conversation, check_messages, parse_convers
 from playground.core.templates import Rendered, Span
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
-from playground.ui.common import Services, shown
+from playground.ui.common import QUEUED, Services, shown
 
 DEFAULT_TEMPLATES = ["chatml-tools", "alpaca", "plain"]
 DEFAULT_SAMPLE = "Tool call with its result"
@@ -177,7 +177,7 @@ def build(services: Services) -> None:
     waiting = gr.Timer(3.0, active=False)
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     inputs, outputs = [text, chosen, own, view, model, generation, sanitize], [cards, waiting]
-    gr.on([example.input, row.change], shown(pick), [example, row], [text, row], trigger_mode="always_last", **quiet)
+    gr.on([example.input, row.change], shown(pick), [example, row], [text, row], trigger_mode="always_last", **QUEUED)
     # without triggers: when the page loads, and at every change of an input
     gr.on(None, partial(draw, reader), inputs, outputs, trigger_mode="always_last", **quiet)
     waiting.tick(partial(draw, reader), inputs, outputs, **quiet)

@@ -18,7 +18,7 @@ from playground.core.training.recipes import recipes
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Run
-from playground.ui.common import Services, shown
+from playground.ui.common import QUEUED, Services, shown
 
 SIMPLE = ("data", "template", "model", "epochs", "learning_rate", "rank", "batch_size", "probe")
 NAMES = tuple(f.name for f in fields(TrainConfig) if f.name != "recipe")
@@ -110,18 +110,18 @@ def build(services: Services) -> None:
     gr.on(
         [page.load, *(form[name].change for name in COUNTED)], count, inputs, plan, trigger_mode="always_last", **QUIET
     )
-    file.upload(shown(partial(add_file, services)), file, form["data"], **QUIET)
-    start.click(shown(partial(start_run, services)), [recipe, *inputs], view.all, **QUIET)
+    file.upload(shown(partial(add_file, services)), file, form["data"], **QUEUED)
+    start.click(shown(partial(start_run, services)), [recipe, *inputs], view.all, **QUEUED)
 
     show = partial(show_run, services)
     page.load(partial(show, fresh=True), [view.runs, view.seen], view.all, **QUIET)
     view.runs.input(show, [view.runs, view.seen], view.all, **QUIET)
     gr.Timer(TICK).tick(show, [view.runs, view.seen], view.all, **QUIET)
-    view.stop.click(shown(partial(act, services, "stop")), view.runs, view.all, **QUIET)
-    view.resume.click(shown(partial(act, services, "resume")), view.runs, view.all, **QUIET)
+    view.stop.click(shown(partial(act, services, "stop")), view.runs, view.all, **QUEUED)
+    view.resume.click(shown(partial(act, services, "resume")), view.runs, view.all, **QUEUED)
     for action, button in (("discard", view.discard), ("delete", view.delete)):
         button.click(partial(ask, action), view.runs, [confirm, question, pending], **QUIET)
-    yes.click(shown(partial(confirmed, services)), [view.runs, pending], [confirm, *view.all], **QUIET)
+    yes.click(shown(partial(confirmed, services)), [view.runs, pending], [confirm, *view.all], **QUEUED)
     no.click(lambda: gr.update(visible=False), None, confirm, **QUIET)
 
 

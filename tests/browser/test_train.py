@@ -63,7 +63,6 @@ def test_a_run_is_watched_stopped_kept_and_used_in_the_chat(tuning, visit, pictu
 
 def test_a_wrong_value_is_said_before_anything_starts(tuning):
     tuning.field("Rank").fill("0")
-    tuning.page.locator(".plan.bad").get_by_text("rank must be between 1 and 256, got 0").wait_for()
     tuning.page.get_by_role("button", name="Start training").click()
     toast = tuning.page.get_by_test_id("toast-body")
     toast.wait_for()

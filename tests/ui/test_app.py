@@ -115,3 +115,15 @@ def test_all_text_sizes_follow_the_font_scale():
 def test_every_tab_brings_its_css_and_the_titles_stand_in_order():
     assert [title for title, _ in app.TABS] == ["Templates", "Fine-tune", "Chat", "Tools"]
     assert all(tab.CSS in app.CSS for _, tab in app.TABS)
+
+
+def test_whatever_may_raise_goes_through_the_queue(services):
+    """Without the queue gradio answers 500 and the page shows nothing."""
+    with gr.Blocks() as page:
+        for tab in (app.arena_tab, app.train_tab, app.tools_tab, app.preview_tab):
+            tab.build(services)
+    # a handler is wrapped by `shown` either inside a partial or around one
+    handlers = [(event, getattr(event.fn, "func", event.fn), event.fn) for event in page.fns.values()]
+    raising = [event for event, *functions in handlers if any(hasattr(f, "may_raise") for f in functions)]
+    assert len(raising) > 10
+    assert [event.fn for event in raising if not event.queue] == []
