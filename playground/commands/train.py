@@ -60,6 +60,8 @@ def event_line(event: dict) -> str | None:
     match event["kind"]:
         case "state":
             return f"{event['state']}: {event['sentence']}" if event["sentence"] else event["state"]
+        case "queue":
+            return f"waiting: {event['before']} {'run' if event['before'] == 1 else 'runs'} before this one"
         case "plan":
             return (
                 f"{event['sentence']}\n{event['train_rows']:,} rows to train on, {event['held_out_rows']:,} held out, "

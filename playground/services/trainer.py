@@ -80,9 +80,7 @@ def train(run: Run, paths: Paths, sources, tell: Callable[[dict], None] = lambda
     try:
         with stop.signals():
             runs.reserve(run.folder)
-            lock = wait_for_device(
-                run, paths, stop, lambda n: state("queued", f"{n} {'run' if n == 1 else 'runs'} before this one")
-            )
+            lock = wait_for_device(run, paths, stop, lambda n: emit("queue", before=n))
             if lock is None:
                 raise StoppedEarly
             state("preparing")

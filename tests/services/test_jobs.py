@@ -24,7 +24,7 @@ run, log = runs.Run(Path(sys.argv[1])), runs.Events(sys.argv[1])
 stop = run.folder / "stop"
 print("begun", flush=True)
 runs.note_process(run.folder)
-lock = wait_for_device(run, Paths(), stop.exists, lambda n: log.state("queued", f"{n} before"), pause=0.02)
+lock = wait_for_device(run, Paths(), stop.exists, lambda n: log.write("queue", before=n), pause=0.02)
 if lock:
     log.state("running")
     while not stop.exists() and not (run.folder / "end").exists():
@@ -67,8 +67,11 @@ def test_a_second_run_waits_its_turn_seen_from_any_app(jobs):
     first, second, third = (jobs.start(config(name)) for name in "abc")
     assert reaches(first, "running")
     other_app = Jobs(jobs.paths)
+    deadline = time.monotonic() + 10
+    while not (second.last("queue") and third.last("queue")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (second.last("queue")["before"], third.last("queue")["before"]) == (1, 2)
     assert [other_app.position(run) for run in (first, second, third)] == [0, 1, 2]
-    time.sleep(0.3)
     assert (second.state, third.state) == ("queued", "queued")
     jobs.stop(second)  # a queued run can leave the queue
     assert reaches(second, "stopped")

@@ -118,12 +118,14 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     probe: Callable[[], dict] | None = None,
     checkpoints: Path | None = None,
+    batches: list[Batch] | None = None,
 ) -> Outcome:
     """Train the adapter in `model` (a PeftModel) and leave it there.
 
     `probe()` is called at each evaluation, with the model in evaluation mode; what it returns goes into a "sample".
     With `checkpoints`, the newest checkpoint in that folder is continued and a new one is written at each evaluation
-    and at a stop. Raises PlaygroundError when the loss is no number.
+    and at a stop. `batches` gives the steps' batches where their order is not to be drawn.
+    Raises PlaygroundError when the loss is no number.
     """
     base = model.get_base_model()
     device = next(base.parameters()).device
@@ -159,13 +161,13 @@ def fit(
     model.train()
     if not saved and not should_stop():
         eval_loss = evaluate()
+    per_epoch = len(batches) if batches else math.ceil(len(examples.train) / config.batch_size)
     order, epoch = [], -1
     while done < steps and not should_stop():
         begun = time.monotonic()
-        per_epoch = math.ceil(len(examples.train) / config.batch_size)
         if done // per_epoch != epoch:
             epoch = done // per_epoch
-            order = batches_of_epoch(examples.train, config, epoch)
+            order = batches or batches_of_epoch(examples.train, config, epoch)
         now: Batch = order[done % per_epoch]
         learning_rate = schedule.get_last_lr()[0]
         loss = 0.0
