@@ -5,6 +5,7 @@ what a reader sees cannot depend on how the text was cut into pieces; `Stream` f
 While the text still grows, an end that may be the beginning of a marker ("<tool_c") is held back.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -93,20 +94,12 @@ class Stream:
 
 def close_outside_strings(close: str) -> Callable[[str, int], int]:
     """An `end` for JSON bodies: the first `close` that no JSON string holds."""
+    token = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|' + re.escape(close), re.DOTALL)
 
     def end(text: str, start: int) -> int:
-        quoted = False
-        i = start
-        while i < len(text):
-            if quoted and text[i] == "\\":
-                i += 2
-                continue
-            if text[i] == '"':
-                quoted = not quoted
-            elif not quoted and text.startswith(close, i):
-                return i
-            i += 1
-        return -1
+        if text.find(close, start) < 0:
+            return -1
+        return next((found.start() for found in token.finditer(text, start) if found[0] == close), -1)
 
     return end
 

@@ -43,16 +43,24 @@ from playground.core.tool_formats.values import FAULTS, Call, Fault, Parsed
 from playground.errors import PlaygroundError
 
 __all__ = [
-    *("FAULTS", "FORMATS", "Call", "Fault", "Parsed", "Reading"),
-    *("for_template", "from_text", "guess", "named"),
+    "FAULTS",
+    "FORMATS",
+    "Call",
+    "Fault",
+    "Parsed",
+    "Reading",
+    "for_template",
+    "from_text",
+    "guess",
+    "named",
 ]
 
 # Where several formats read a text equally well, the first of them has it.
 FORMATS: dict[str, ModuleType] = {
     module.NAME: module
     for module in (
-        *(hermes, react, reasoning, qwen3_coder, glm4, deepseek_v3, kimi_k2, mistral, gpt_oss, functiongemma, lfm2),
-        *(olmo3, internlm2, phi4_mini, granite, pythonic, llama3_json, xlam, json_object),
+        *(hermes, react, reasoning, qwen3_coder, glm4, deepseek_v3, kimi_k2, mistral, gpt_oss, functiongemma),
+        *(olmo3, internlm2, granite, phi4_mini, pythonic, lfm2, llama3_json, xlam, json_object),
     )
 }
 
@@ -62,7 +70,9 @@ ALIASES = {
     **dict.fromkeys(("llama4_pythonic", "llama3.2_pythonic", "gemma3_pythonic", "toolace"), "pythonic"),
     **dict.fromkeys(("llama_json", "llama3", "llama4_json", "llama3.1_json", "llama3.2_json"), "llama3_json"),
     **dict.fromkeys(("qwen3coder", "qwen3_xml", "qwen3xml", "qwen3.5"), "qwen3_coder"),
-    **dict.fromkeys(("deepseek", "deepseekv3", "deepseek3", "deepseek_v31", "deepseek_r1", "deepseekv31"), "deepseek_v3"),
+    **dict.fromkeys(
+        ("deepseek", "deepseekv3", "deepseek3", "deepseek_v31", "deepseek_r1", "deepseekv31"), "deepseek_v3"
+    ),
     **dict.fromkeys(("glm", "glm45", "glm46", "glm47", "glm4_moe", "glm47_moe"), "glm4"),
     **dict.fromkeys(("granite-20b-fc", "granite_20b_fc", "granite4"), "granite"),
     **{"ministral": "mistral", "phi4": "phi4_mini", "phi4_mini_json": "phi4_mini", "firefunction": "phi4_mini"},
@@ -74,7 +84,16 @@ _PROBE = Call("probe_tool", {"probe_argument": "probe value 17"})
 _THOUGHT = "probe thought 23"
 _ANSWER = "probe answer 41"
 # What may stand around a call besides the turn markers that stand around any answer.
-_TURN_MARKS = ("<|eom_id|>", "<|python_end|>", "<|im_end|>", "<|call|>", "<think>", "</think>", "[]", "</s>")
+_TURN_MARKS = ("<|eom_id|>", "<|im_end|>", "<|observation|>", "<think>", "</think>", "[]", "</s>")
+# What a prompt asks for, where its template leaves calls out of a conversation or writes them otherwise.
+_ASKED = {
+    "functools[": "phi4_mini",
+    "[func_name1(": "pythonic",
+    "<|tool_list_start|>": "lfm2",
+    "List of tools: [": "lfm2",
+    "<｜tool▁calls▁begin｜>": "deepseek_v3",
+}
+_UNMARKED = ("llama3_json", "xlam", "json")
 
 
 def named(name: str) -> ModuleType:
@@ -105,7 +124,7 @@ def guess(text: str, tools: Sequence[dict] = ()) -> ModuleType | None:
 
     Calls of tools that are among `tools` count more. None where no format finds a call.
     """
-    known = {reading_name for tool in tools if (reading_name := (tool.get("function") or tool).get("name"))}
+    known = {(tool.get("function") or tool).get("name") for tool in tools}
     best, best_key = None, None
     for number, module in enumerate(FORMATS.values()):
         parsed = module.parse(text, tools=tools)
@@ -120,7 +139,12 @@ def guess(text: str, tools: Sequence[dict] = ()) -> ModuleType | None:
 
 
 def for_template(template, tokenizer=None) -> ModuleType | None:
-    """The format in which `template` writes calls, found by rendering one; None where it writes none."""
+    """The format in which `template` writes calls, found by rendering one; None where it writes none.
+
+    A template that shows tools but leaves calls out of what it renders may still ask for them in words we know.
+    """
+    if "tool" not in template.text:
+        return None
     parameters = {
         "type": "object",
         "properties": {"probe_argument": {"type": "string"}},
@@ -132,34 +156,44 @@ def for_template(template, tokenizer=None) -> ModuleType | None:
     tools = [{"type": "function", "function": function}]
     prompt = _render(template, [question], tools, tokenizer, ask=True) or ""
     around = _after(prompt, _render(template, [question, answer], tools, tokenizer) or "").replace(_ANSWER, " ")
-    for call in _probe_messages():
-        whole = _render(template, [question, call], tools, tokenizer)
-        if whole is None:
-            continue
-        if found := from_text(_after(prompt, whole), around):
+    plain, *others, as_text = _probe_messages()
+    wholes = [_render(template, [question, plain], tools, tokenizer)]
+    while wholes[-1] is None and others:
+        wholes.append(_render(template, [question, others.pop(0)], tools, tokenizer))
+    unmarked = None
+    for number in range(2):
+        whole = wholes[-1] if number == 0 else _render(template, [question, as_text], tools, tokenizer)
+        found = from_text(_after(prompt, whole), around) if whole is not None else None
+        if found and found.NAME not in _UNMARKED:
             return found
-    return None
+        unmarked = unmarked or found
+    asked = next((name for words, name in _ASKED.items() if words in prompt), None)
+    return FORMATS[asked] if asked else unmarked
 
 
-def _probe_messages():
-    """The probe's call as templates want it: with content or without, with an id, arguments as an object or a text."""
+def _probe_messages() -> list[dict]:
+    """The probe's call as templates want it: plain, with an id, without content, and with arguments as a text."""
     import json
 
     plain = {"role": "assistant", "content": "", "reasoning_content": _THOUGHT, "tool_calls": [_PROBE.message]}
     with_id = {**_PROBE.message, "id": "abcde1234"}
     as_text = {"name": _PROBE.name, "arguments": json.dumps(_PROBE.arguments)}
-    yield plain
-    yield {**plain, "tool_calls": [with_id]}
-    yield {**plain, "content": None, "tool_calls": [with_id]}
-    yield {**plain, "tool_calls": [{**with_id, "function": as_text}]}
+    return [
+        plain,
+        {**plain, "tool_calls": [with_id]},
+        {**plain, "content": None, "tool_calls": [with_id]},
+        {**plain, "tool_calls": [{**with_id, "function": as_text}]},
+    ]
 
 
 def _render(template, messages, tools, tokenizer, ask=False) -> str | None:
     from playground.core import templates
     from playground.core.messages import Conversation
 
+    variables = {} if tokenizer else {"bos_token": "", "eos_token": "</s>"}
+    conversation = Conversation(messages, tools, variables)
     try:
-        return templates.render(template, Conversation(messages, tools), tokenizer, add_generation_prompt=ask).text
+        return templates.render(template, conversation, tokenizer, add_generation_prompt=ask).text
     except PlaygroundError:
         return None
 

@@ -1,6 +1,7 @@
 """Finds calls that are JSON in the middle of a text, with nothing around them that says so.
 
-An object is a call when it has a "name" that is a text and its arguments; any other JSON is left in the content.
+An object that begins with a key of a call is one when it has a "name" that is a text, and arguments; any other JSON is
+left in the content.
 """
 
 import json
@@ -10,10 +11,10 @@ from collections.abc import Callable
 from playground.core.tool_formats.reading import json_end
 
 ARGUMENTS = ("arguments", "parameters")
-_BEGINS = re.compile(r'\{\s*"(?:name|type|id|function|arguments|parameters)"\s*:')
+_BEGINS = re.compile(r'(?:\[\s*)?\{\s*"(?:name|type|id|function|arguments|parameters)"\s*:')
 _MAY_BEGIN = re.compile(r'(?:\[\s*)?(?:\{\s*(?:"[a-z]{0,10}"?\s*)?)?$')
 _CALLISH = re.compile(r'"name"\s*:\s*"[^"]*"\s*,\s*"(?:arguments|parameters)"\s*:|"(?:arguments|parameters)"\s*:\s*\{')
-_SEPARATOR = re.compile(r"\s*[;,]?\s*(?=\{)")
+_SEPARATOR = re.compile(r"\s*[;,]?\s*")
 
 
 def finder(
@@ -36,31 +37,31 @@ def finder(
             end = json_end(text, body) if verdict == "value" else -1
             position = max(end, found.end())
         if not final:
-            held = max((n for word in begun for n in range(1, len(word)) if text.endswith(word[:n])), default=0)
-            if held and len(text) - held >= at:
-                return len(text) - held, -1
+            written = text.rstrip()
+            held = max((n for word in begun for n in range(1, len(word) + 1) if written.endswith(word[:n])), default=0)
+            if held and len(written) - held >= at:
+                return len(written) - held, -1
         return None
 
     return find
 
 
 def _verdict(text: str, body: int, final: bool) -> str:
-    """Whether what begins at `body` is a "call", may become one ("wait"), is another JSON "value", or no JSON at all."""
-    window = text[body : body + 400]
+    """Whether what begins at `body` is a "call", may become one ("wait"), is another JSON "value", or none ("no")."""
+    window = text[body : body + 200]
+    if not _BEGINS.match(window):
+        # Only what begins as a call does is read on: a text of nothing but brackets must not take forever.
+        return "wait" if not final and body + 200 > len(text) and _MAY_BEGIN.match(window) else "no"
     end = json_end(text, body)
-    if end >= 0:
-        piece = text[body:end]
-        try:
-            value = json.loads(piece)
-        except (ValueError, RecursionError):
-            return "call" if _BEGINS.match(window.lstrip("[ \n\t\r")) and _CALLISH.search(piece) else "no"
-        items = value if isinstance(value, list) else [value]
-        calls = [is_call(item) for item in items]
-        return "call" if calls and any(calls) and isinstance(items[0], dict) else "value"
-    if _BEGINS.match(window[1:].lstrip() if window.startswith("[") else window):
+    if end < 0:
         # The text ended inside an object that says what a call says first.
         return "call" if final or _CALLISH.search(text, body) else "wait"
-    return "wait" if not final and _MAY_BEGIN.match(window) else "no"
+    piece = text[body:end]
+    try:
+        value = json.loads(piece)
+    except (ValueError, RecursionError):
+        return "call" if _CALLISH.search(piece) else "no"
+    return "call" if any(map(is_call, value if isinstance(value, list) else [value])) else "value"
 
 
 def is_call(value) -> bool:
@@ -71,14 +72,12 @@ def is_call(value) -> bool:
 
 
 def until_next(text: str, start: int):
-    """An `end` for one object: where it ends; a separator before the next object goes with it."""
+    """An `end` for one object: where it ends; a separator before the next object, or at the end, goes with it."""
     end = json_end(text, start)
     if end < 0:
         return -1
-    separator = _SEPARATOR.match(text, end)
-    if separator and _BEGINS.match(text, separator.end()):
-        return end, separator.end()
-    return end, end
+    after = _SEPARATOR.match(text, end).end()
+    return (end, after) if _MAY_BEGIN.match(text, after) or _BEGINS.match(text, after) else (end, end)
 
 
 def _fixed(pattern: str) -> list[str]:

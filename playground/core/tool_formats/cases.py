@@ -1,4 +1,4 @@
-"""Replies with what is to be found in them: rows of `{"format", "input", "expected": {…}, "tools"?, "thinking_enabled"?}`.
+"""Replies with what is to be found in them: rows of `{"format", "input", "expected", "tools"?, "thinking_enabled"?}`.
 
 `expected` holds `calls` (name and arguments), or `call_names` and `call_count`, and where it matters `content` and
 `reasoning`; `must_not_raise` says only that. Content and reasoning are compared up to blanks.
@@ -48,7 +48,7 @@ def check(row: dict, seed: int = 0) -> Verdict:
             reason = "in pieces it reads differently than whole"
     except PlaygroundError as error:
         reason = str(error)
-    except Exception as error:  # a parser must take any text; a row that it does not take is a failed row
+    except Exception as error:  # noqa: BLE001 - a parser must take any text: whatever it raises fails the row
         reason = f"{type(error).__name__}: {error}"
     return Verdict(name, identity, reason)
 
@@ -134,7 +134,7 @@ def same(expected, got) -> bool:
         return expected.keys() == got.keys() and all(same(expected[key], got[key]) for key in expected)
     if isinstance(expected, list) and isinstance(got, list):
         return len(expected) == len(got) and all(map(same, expected, got))
-    return type(expected) is type(got) and expected == got or (
+    return (type(expected) is type(got) and expected == got) or (
         isinstance(expected, int | float) and isinstance(got, int | float) and expected == got
     )
 

@@ -17,15 +17,21 @@ STOPS = ("<start_function_response>",)
 OPEN, CLOSE, QUOTE = "<start_function_call>", "<end_function_call>", "<escape>"
 MAX_DEPTH = 100
 _HEAD = re.compile(r"\s*call:\s*([^{}\s]+)\s*\{")
-_CLOSES = re.compile(r"<escape>.*?<escape>|(<end_function_call>)", re.DOTALL)
 _BARE = re.compile(r"[^,{}\[\]<]+")
-_KEY = re.compile(r"\s*(?:<escape>(.*?)<escape>|([^:{}\[\],<]+?))\s*:", re.DOTALL)
+_KEY = re.compile(r"\s*(?:<escape>(.*?)<escape>|([^:{}\[\],<]{1,200}))\s*:", re.DOTALL)
 _SPACE = re.compile(r"\s*")
 
 
 def _end(text: str, start: int) -> int:
     """The first `<end_function_call>` that no text holds."""
-    return next((token.start() for token in _CLOSES.finditer(text, start) if token[1]), -1)
+    while True:
+        close, quote = text.find(CLOSE, start), text.find(QUOTE, start)
+        if close < 0 or quote < 0 or close < quote:
+            return close
+        start = text.find(QUOTE, quote + len(QUOTE))
+        if start < 0:
+            return -1
+        start += len(QUOTE)
 
 
 MARKERS = (Marker("call", OPEN, CLOSE, end=_end),)

@@ -15,13 +15,18 @@ NAME = "glm4"
 STOPS = ("<|observation|>",)
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 KEY, KEY_CLOSE, VALUE, VALUE_CLOSE = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
-_PAIR = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
-_CLOSES = re.compile(r"<arg_value>.*?</arg_value>|(</tool_call>)", re.DOTALL)
+_PAIR = re.compile(r"\s*<arg_key>(.{0,500}?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 
 
 def _end(text: str, start: int) -> int:
     """The first `</tool_call>` that no value holds."""
-    return next((token.start() for token in _CLOSES.finditer(text, start) if token[1]), -1)
+    while True:
+        close, value = text.find(CLOSE, start), text.find(VALUE, start)
+        if close < 0 or value < 0 or close < value:
+            return close
+        start = text.find(VALUE_CLOSE, value)
+        if start < 0:
+            return -1
 
 
 MARKERS = (

@@ -20,19 +20,19 @@ START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 # A header, from what begins a message to <|message|>; none of it holds a "<" of its own.
 _HEADER = re.compile(
-    r"(?:<\|start\|>[^<]*|(?<!.)\s*(?:assistant\s*)?to=[^<]*)?(?:<\|(?:channel|constrain)\|>[^<]*)*<\|message\|>",
+    r"(?:<\|start\|>[^<]*|(?<!.)\s*(?:assistant\s*)?to=[^<]*)?(?:<\|(?:channel|constrain)\|>[^<]*){0,6}<\|message\|>",
     re.DOTALL,
 )
 _BEGINS = re.compile(
-    r"(?:<\|start\|>[^<]*|(?<!.)\s*(?:assistant\s*)?(?:to=[^<]*|t?))?"
-    r"(?:<\|(?:channel|constrain)\|>[^<]*)*(?:<\|?[a-z]{0,9}\|?)?$",
+    r"(?:<\|start\|>[^<]*|(?<!.)\s*(?:assistant\s*)?(?:to=[^<]*|to?)?)?"
+    r"(?:<\|(?:channel|constrain)\|>[^<]*){0,6}(?:<\|?[a-z]{0,9}\|?)?$",
     re.DOTALL,
 )
 _TO = re.compile(r"to=([^\s<]+)")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w*)")
 _STOPS = re.compile("|".join(map(re.escape, (*ENDS, START, CHANNEL))))
 # A header whose message never came says who a call was to: the reply was cut off.
-_CUT = re.compile(r"(?:<\|start\|>[^<]*|(?<!.)\s*to=[^<]*)?(?:<\|(?:channel|constrain)\|>[^<]*)*$", re.DOTALL)
+_CUT = re.compile(r"(?:<\|start\|>[^<]*|(?<!.)\s*to=[^<]*)?(?:<\|(?:channel|constrain)\|>[^<]*){0,6}$", re.DOTALL)
 
 
 def kind_of(header: str) -> str:
@@ -68,7 +68,7 @@ def _unfinished(text: str, at: int, pattern: re.Pattern) -> int | None:
     found = pattern.search(text, tail) if tail < len(text) else None
     while found and not found[0] and found.end() < len(text):
         found = pattern.search(text, found.end() + 1)
-    return found.start() if found and found[0].strip() else None
+    return found.start() if found and (found[0].strip() or (found.start() == 0 and pattern is _BEGINS)) else None
 
 
 def _end(text: str, start: int):

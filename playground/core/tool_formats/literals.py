@@ -72,7 +72,9 @@ def _read_one(text: str, start: int, closed: bool, loose_quotes: bool) -> tuple[
     opening = _SPACE.match(text, name.end()).end() if name else start
     if not name or not text.startswith("(", opening):
         cut = bool(name) and opening >= len(text)
-        return _fault(Broken(f"expected a call, got {text[start : start + 30]!r}", cut), text[start:], closed), len(text)
+        return _fault(Broken(f"expected a call, got {text[start : start + 30]!r}", cut), text[start:], closed), len(
+            text
+        )
     broken = None
     for loose in (False, True) if loose_quotes else (False,):
         try:
@@ -82,7 +84,7 @@ def _read_one(text: str, start: int, closed: bool, loose_quotes: bool) -> tuple[
             broken = broken or error
     end = bracket_end(text, opening)
     after = end if end >= 0 else len(text)
-    return _fault(broken, text[start:after], closed and end < 0 or end >= 0, name[0]), after
+    return _fault(broken, text[start:after], (closed and end < 0) or end >= 0, name[0]), after
 
 
 def _read_arguments(text: str, at: int, loose: bool) -> tuple[dict, int]:

@@ -16,14 +16,20 @@ from playground.core.tool_formats.values import Call, Fault, Parsed
 NAME = "mistral"
 STOPS = ("[TOOL_RESULTS]",)
 OPEN, CALL_ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
-_HEAD = re.compile(r"\s*([^\[\]{}\n]+?)\s*(?:\[CALL_ID\]\s*[^\[\]{}]*)?(?:\[ARGS\])?\s*(?=\{)")
+_HEAD = re.compile(
+    r"\s*([^\s\[\]{}](?:[^\[\]{}\n]{0,200}[^\s\[\]{}])?)[ \t]*(?:\[CALL_ID\][^\[\]{}]{0,200})?(?:\[ARGS\])?\s*(?=\{)"
+)
 _LIST = re.compile(r"[^\[\]{}]*(?=\[\s*\{)")
 
 
 def _end(text: str, start: int):
     """The end of the list, or of the object after a name; -1 where neither is whole."""
     head = _HEAD.match(text, start) or _LIST.match(text, start)
-    end = json_end(text, head.end() if head else start)
+    body = head.end() if head else start
+    again = text.find(OPEN, body)
+    end = json_end(text, body, again if again >= 0 else None)
+    if end < 0 and '"' in text[body : max(again, body)]:
+        end = json_end(text, body)  # a text of the call may hold the marker
     return (end, end) if end >= 0 else -1
 
 

@@ -18,6 +18,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_CLOSE = "<function=", "</function>"
 PARAMETER, PARAMETER_CLOSE = "<parameter=", "</parameter>"
 _CLOSED = re.compile(r"</function>\s*(</tool_call>)?")
+_SPACE = re.compile(r"\s*")
 _AGAIN = re.compile(r"<tool_call>\s*<function=")
 _VALUE_ENDS = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>|</tool_call>|$))|(?=<parameter=|</function>)")
 
@@ -99,7 +100,7 @@ def _read_one(text: str, at: int, raw: str, closed: bool, tools) -> tuple[Call |
     arguments: dict = {}
     start, at = at, bracket + 1
     while True:
-        at += len(text[at:]) - len(text[at:].lstrip())
+        at = _SPACE.match(text, at).end()
         if text.startswith(FUNCTION_CLOSE, at):
             at += len(FUNCTION_CLOSE)
             return Call(name, arguments, text[start:at]), at

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from playground.core.streaming import Marker, Span, split
 from playground.core.tool_formats.values import Call, Fault, Parsed
 
-
 Read = Callable[[str, str, bool, Sequence[dict]], Call | Fault | list[Call | Fault]]
 
 
@@ -113,13 +112,13 @@ _SPACE = re.compile(r"\s*")
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTALL)
 
 
-def json_end(text: str, start: int) -> int:
-    """Where the JSON object or list that begins at `start` (after blanks) ends; -1 where none does."""
+def json_end(text: str, start: int, limit: int | None = None) -> int:
+    """Where the JSON object or list that begins at `start` (after blanks) ends, before `limit`; -1 where none does."""
     start = _SPACE.match(text, start).end()
     if text[start : start + 1] not in ("{", "["):
         return -1
     depth = 0
-    for token in _JSON_TOKEN.finditer(text, start):
+    for token in _JSON_TOKEN.finditer(text, start, len(text) if limit is None else limit):
         if token[0] in "{[":
             depth += 1
         elif token[0] in "}]":
@@ -132,7 +131,10 @@ def json_end(text: str, start: int) -> int:
 
 
 def json_body(closes: tuple[str, ...] = ()) -> Callable[[str, int], int | tuple[int, int]]:
-    """An `end` for bodies that are one JSON value: they end with it, and with one of `closes` where that follows."""
+    """An `end` for bodies that are one JSON value: they end with it, and with one of `closes` where that follows.
+
+    The beginning of a close at the very end of the text is taken for one.
+    """
 
     def end(text: str, start: int):
         stop = json_end(text, start)
@@ -140,7 +142,10 @@ def json_body(closes: tuple[str, ...] = ()) -> Callable[[str, int], int | tuple[
             return -1
         after = _SPACE.match(text, stop).end()
         close = next((c for c in closes if text.startswith(c, after)), None)
-        return (stop, after + len(close)) if close else (stop, stop)
+        if close:
+            return stop, after + len(close)
+        begun = closes and len(text) - after < max(map(len, closes)) and any(c.startswith(text[after:]) for c in closes)
+        return (stop, len(text)) if begun else (stop, stop)
 
     return end
 

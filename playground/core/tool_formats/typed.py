@@ -46,12 +46,9 @@ def typed(text: str, schema=None):
             return number if "number" in allowed else int(number)
     if ("object" in allowed and isinstance(value, dict)) or ("array" in allowed and isinstance(value, list)):
         return value
-    if "object" in allowed or "array" in allowed:
-        literal = _literal(stripped)
-        if isinstance(literal, dict if "object" in allowed else list) or isinstance(
-            literal, list if "array" in allowed else dict
-        ):
-            return literal
+    containers = tuple(kind for name, kind in (("object", dict), ("array", list)) if name in allowed)
+    if containers and isinstance(literal := _literal(stripped), containers):
+        return literal
     if "string" in allowed or value is _NOT:
         return text
     return value

@@ -1,4 +1,5 @@
-"""xLAM: a JSON list `[{"name": …, "arguments": {…}}]`, bare or in a fence, `<tool_call>` or `[TOOL_CALLS]`.
+"""xLAM: a JSON list `[{"name": …, "arguments": {…}}]`, bare or in a fence, `<tool_call>` or `[TOOL_CALLS]`;
+Hunyuan and Apriel put `<tool_calls>` around such a list.
 
 Source: https://huggingface.co/Salesforce/Llama-xLAM-2-8b-fc-r (its models were seen to wrap the list in each of these).
 """
@@ -19,8 +20,8 @@ MARKERS = (
         "call",
         "",
         "",
-        find=finder(objects=False, before=r"```json\s*|```\s*|<tool_call>\s*|\[TOOL_CALLS\]\s*"),
-        end=json_body(("```", "</tool_call>")),
+        find=finder(objects=False, before=r"```json\s*|```\s*|<tool_calls>\s*|<tool_call>\s*|\[TOOL_CALLS\]\s*"),
+        end=json_body(("```", "</tool_call>", "</tool_calls>")),
     ),
     Marker("reasoning", "<think>", "</think>"),
 )
