@@ -44,6 +44,8 @@ BROKEN = Fault("malformed", "Broken.")
         ([add()], got(add("47 * 23")), "value_error"),
         ([add()], got(add("23 + 47")), "value_error"),
         ([add(), add()], got(add(), add("1")), "value_error"),
+        ([add(), add("1")], got(add(), add()), "value_error"),
+        ([add(), PARIS], got(PARIS, PARIS), "wrong_function"),
     ],
 )
 @pytest.mark.parametrize("schemas", [(), tuple(tools.schemas())], ids=["bare", "schemas"])

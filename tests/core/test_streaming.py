@@ -71,3 +71,10 @@ def test_the_beginning_of_a_marker_is_held_back(text, expected):
 
 def test_at_the_end_nothing_is_held_back():
     assert split("Hi <tool_", hermes.MARKERS) == [Span("content", "Hi <tool_", "Hi <tool_")]
+
+
+@pytest.mark.parametrize("marker", ["</tool_call>", "<tool_call>"])
+def test_a_marker_in_a_json_string_after_an_escaped_quote_is_only_text(marker):
+    body = f'{{"a": "one \\" quote {marker}"}}'
+    text = f"<tool_call>{body}</tool_call>"
+    assert split(text, hermes.MARKERS) == [Span("call", body, text)]

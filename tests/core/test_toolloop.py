@@ -4,7 +4,7 @@ import pytest
 
 from playground.core import toolloop, tools
 from playground.core.messages import Conversation, check_messages
-from playground.core.tool_formats import FORMATS, Call, hermes
+from playground.core.tool_formats import Call, hermes, react, reasoning
 from playground.core.tools import Tool, ToolError
 
 QUESTION = {"role": "user", "content": "What is 23 * 47?"}
@@ -219,13 +219,16 @@ def test_cancel_in_the_middle_of_a_call_runs_nothing():
     assert kinds(events) == ["prompt", "parsed", "stopped", "messages"]
 
 
-@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
-def test_every_format_goes_round(format):
-    broken_call = {"react": "<Action>f</Action_Input>"}.get(format.NAME, "<tool_call>{oops}</tool_call>")
-    answer = {"react": "<Final_Answer>1081</Final_Answer>", "reasoning": "<answer>1081</answer>"}.get(
-        format.NAME, "1081"
-    )
-    model = Scripted(broken_call, format.write([Call("calculator", {"expression": "23 * 47"})]), answer)
+@pytest.mark.parametrize(
+    "format, broken, answer",
+    [
+        (hermes, "<tool_call>{oops}</tool_call>", "1081"),
+        (react, "<Action>f</Action_Input>", "<Final_Answer>1081</Final_Answer>"),
+        (reasoning, "<tool_call>{oops}</tool_call>", "<answer>1081</answer>"),
+    ],
+)
+def test_a_loop_goes_round_in_every_family_of_formats(format, broken, answer):
+    model = Scripted(broken, format.write([Call("calculator", {"expression": "23 * 47"})]), answer)
     events = ask(model, format=format)
     assert [event.fault and event.fault.kind for event in events if event.kind == "result"] == ["malformed", None]
     assert one(events, "answer").text == "1081"
