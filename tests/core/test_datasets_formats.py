@@ -62,7 +62,11 @@ ROWS = [
     ),
     ({"messages": [user("Q"), assistant("<think>\nT\n</think>\n\nA")]}, "messages", THOUGHT),
     ({"messages": [user("Q"), assistant("A", reasoning="T", tool_calls=None)]}, "messages", THOUGHT),
-    ({"messages": [user("Q"), assistant("<think>never closed")]}, "messages", [user("Q"), assistant("<think>never closed")]),
+    (
+        {"messages": [user("Q"), assistant("<think>never closed")]},
+        "messages",
+        [user("Q"), assistant("<think>never closed")],
+    ),
     ({"messages": QA, "system": "S"}, "messages", [SYSTEM, *QA]),
     ({"id": 1, "body": {"messages": QA, "model": "m"}}, "messages", QA),
     ({"conversations": HUMAN, "system": "S"}, "sharegpt", [SYSTEM, *QA]),
@@ -110,7 +114,11 @@ ROWS = [
     ({"input": "Q", "target": "A"}, "question-answer", QA),
     ({"Question": "Q", "Best Answer": "A", "Category": "c"}, "question-answer", QA),
     ({"problem": "Q", "solution": "A"}, "question-answer", QA),
-    ({"question": "Q", "choices": ["x", "y"], "answer": "B"}, "question-answer", [user("Q\nA. x\nB. y"), assistant("B")]),
+    (
+        {"question": "Q", "choices": ["x", "y"], "answer": "B"},
+        "question-answer",
+        [user("Q\nA. x\nB. y"), assistant("B")],
+    ),
     ({"question": "Q", "choices": ["x", "y"], "answer": 1}, "question-answer", [user("Q\nA. x\nB. y"), assistant("B")]),
     (
         {"question": "Q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"},
@@ -198,7 +206,11 @@ ROWS = [
     # running texts
     ({"text": "### Human: Q### Assistant: A"}, "transcript", QA),
     ({"text": "<s>[INST] Q [/INST] A </s>"}, "transcript", QA),
-    ({"text": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>"}, "transcript", [SYSTEM, *QA]),
+    (
+        {"text": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>"},
+        "transcript",
+        [SYSTEM, *QA],
+    ),
     (
         {"text": "Below is an instruction.\n\n### Instruction:\nI\n\n### Input:\nX\n\n### Response:\nA"},
         "transcript",
@@ -209,7 +221,7 @@ ROWS = [
     ({"text": "Q: who?\nA:"}, "prompts", [user("Q: who?\nA:")]),
     ({"question_id": 81, "turns": ["Q", "Q2"]}, "prompts", [user("Q"), user("Q2")]),
     ({"question": "Q", "answer": None}, "question-answer", QA[:1]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("row, format, messages", ROWS, ids=lambda value: value if isinstance(value, str) else "")
@@ -334,15 +346,21 @@ def test_a_format_that_is_not_there():
 @pytest.mark.parametrize(
     "row, mapping",
     [
-        ({"Customer message": "Hi", "Bot reply": "Yes", "id": "7"}, Mapping(prompt="Customer message", answer="Bot reply")),
-        ({"userQuery": "Q", "modelOutput": "A", "cot": "T"}, Mapping(prompt="userQuery", answer="modelOutput", reasoning="cot")),
+        (
+            {"Customer message": "Hi", "Bot reply": "Yes", "id": "7"},
+            Mapping(prompt="Customer message", answer="Bot reply"),
+        ),
+        (
+            {"userQuery": "Q", "modelOutput": "A", "cot": "T"},
+            Mapping(prompt="userQuery", answer="modelOutput", reasoning="cot"),
+        ),
         ({"persona": "S", "ask": "Q", "x": "A"}, Mapping(system="persona", prompt="ask", answer="x")),
         ({"first": "Q", "second": "A"}, Mapping(prompt="first", answer="second")),
         ({"first": "Q", "second": "A", "third": "B"}, Mapping(prompt="first")),  # a part of it
         ({"log": [user("Q")], "functions": []}, Mapping(messages="log", tools="functions")),
         ({"score": "3.5", "n": 2}, Mapping()),
     ],
-)  # fmt: skip
+)
 def test_a_mapping_is_guessed_as_far_as_it_goes(row, mapping):
     assert guess([row]) == mapping
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from playground.config import Paths
+from playground.core import datasets
 from playground.core.datasets import (
     Mapping,
     NoRows,
@@ -66,18 +67,22 @@ def parquet(table: dict, **options) -> bytes:
         ("a.json", json.dumps({"question": {"0": "Q", "1": "Q2"}, "answer": {"0": "A", "1": "A2"}})),
         ("a.json", json.dumps({"0": QA[0], "1": QA[1]})),
         ("a.jsonl.gz", gzip.compress(JSONL.encode())),
-        ("a.json.gz", gzip.compress(json.dumps(QA[:1]).encode()[:-1]) + gzip.compress(b"," + json.dumps(QA[1:]).encode()[1:])),
+        (
+            "a.json.gz",
+            gzip.compress(json.dumps(QA[:1]).encode()[:-1]) + gzip.compress(b"," + json.dumps(QA[1:]).encode()[1:]),
+        ),
         ("a.jsonl", gzip.compress(JSONL.encode())),  # packed, and not called so
         ("a.csv.gz", gzip.compress(CSV)),
         ("a.csv", CSV),
         ("a.csv", b"\xef\xbb\xbfquestion;answer\r\nQ;A\r\n\r\nQ2;A2\r\n"),
+        ("a.csv", b"question,answer\rQ,A\rQ2,A2\r"),
         ("a.csv", b"sep=|\nquestion|answer\nQ|A\nQ2|A2\n"),
         ("a.csv", b"question,answer\nQ,A,,\nQ2,A2\n"),  # empty cells that Excel leaves
         ("a.TSV", b"question\tanswer\nQ\tA\nQ2\tA2\n"),
         ("a.parquet", parquet({"question": ["Q", "Q2"], "answer": ["A", "A2"]})),
         ("a.parquet.gz", gzip.compress(parquet({"question": ["Q", "Q2"], "answer": ["A", "A2"]}))),
     ],
-)  # fmt: skip
+)
 def test_read_rows(name, data, tmp_path):
     assert read_rows(write(tmp_path, name, data)) == QA
 
@@ -122,34 +127,89 @@ LONG = 1000
     "name, data, good, sentence",
     [
         # JSON lines
-        ("a.jsonl", GOOD + '{"q": "Q"\n' + GOOD, 2, "a.jsonl, row 2, column 10: not valid JSON: Expecting ',' delimiter"),
+        (
+            "a.jsonl",
+            GOOD + '{"q": "Q"\n' + GOOD,
+            2,
+            "a.jsonl, row 2, column 10: not valid JSON: Expecting ',' delimiter",
+        ),
         ("a.jsonl", GOOD + "[1]\n" + GOOD, 2, "a.jsonl, row 2: not a JSON object"),
-        ("a.jsonl", GOOD + '{"a": ' + "[" * 100_000 + "\n" + GOOD, 2, "a.jsonl, row 2: is nested too deeply to be read"),
-        ("a.jsonl", GOOD + '{"a": ' + "1" * 5000 + "}\n" + GOOD, 2, "a.jsonl, row 2: cannot be read: Exceeds the limit"),
+        (
+            "a.jsonl",
+            GOOD + '{"a": ' + "[" * 100_000 + "\n" + GOOD,
+            2,
+            "a.jsonl, row 2: is nested too deeply to be read",
+        ),
+        (
+            "a.jsonl",
+            GOOD + '{"a": ' + "1" * 5000 + "}\n" + GOOD,
+            2,
+            "a.jsonl, row 2: cannot be read: Exceeds the limit",
+        ),
         ("a.jsonl", GOOD + '{"a": "\0"}\n' + GOOD, 2, "a.jsonl, row 2, column 8: not valid JSON: it holds a NUL byte"),
         ("a.jsonl", GOOD + "\0\0\0\n" + GOOD, 2, "a.jsonl, row 2, column 1: not valid JSON: it holds a NUL byte"),
         (
             "a.jsonl",
             GOOD.encode() + '{"a": "it’s"}\n'.encode("cp1252") + GOOD.encode(),
             2,
-            "a.jsonl, row 2, column 10: the byte 0x92 at position 42 of the file is not UTF-8; in Windows-1252 it is '’': "
-            "save the file as UTF-8, or name the encoding cp1252",
+            "a.jsonl, row 2, column 10: the byte 0x92 at position 42 of the file is not UTF-8; "
+            "in Windows-1252 it is '’': save the file as UTF-8, or name the encoding cp1252",
         ),
         ("a.jsonl", GOOD.encode() + b'{"a": "\x81"}\n', 1, "the byte 0x81 at position 40 of the file is not UTF-8"),
         ("a.jsonl", GOOD + '{"a": "' + "x" * LONG + '"}\n' + GOOD, 2, "a.jsonl, row 2: the row is longer than 0 MB"),
-        ("a.jsonl", GOOD + '{"a": "cut', 1, "a.jsonl, row 2, column 7: not valid JSON: Unterminated string starting at"),
+        (
+            "a.jsonl",
+            GOOD + '{"a": "cut',
+            1,
+            "a.jsonl, row 2, column 7: not valid JSON: Unterminated string starting at",
+        ),
         # JSON
-        ("a.json", '[{"a": 1},\n {"a" 2}]', 1, "a.json, row 2, column 7: not valid JSON: Expecting ':' delimiter at line 2, column 7; the rows after"),
-        ("a.json", '[\n {"a": 1},\n {"a" 2},\n {"a": 3}\n]', 2, "a.json, row 2, column 7: not valid JSON: Expecting ':' delimiter at line 3, column 7"),
-        ("a.json", '{"a": 1}\n{"a" 2}\n{"a": 3}\n', 2, "a.json, row 2, column 6: not valid JSON: Expecting ':' delimiter at line 2"),
-        ("a.json", '[{"a": 1}, {"a": 2}, {"a": "cu', 2, "a.json, row 3, column 28: not valid JSON: Unterminated string at line 1, column 28: the file ends inside this row"),
+        (
+            "a.json",
+            '[{"a": 1},\n {"a" 2}]',
+            1,
+            "a.json, row 2, column 7: not valid JSON: Expecting ':' delimiter at line 2, column 7; the rows after",
+        ),
+        (
+            "a.json",
+            '[\n {"a": 1},\n {"a" 2},\n {"a": 3}\n]',
+            2,
+            "a.json, row 2, column 7: not valid JSON: Expecting ':' delimiter at line 3, column 7",
+        ),
+        (
+            "a.json",
+            '{"a": 1}\n{"a" 2}\n{"a": 3}\n',
+            2,
+            "a.json, row 2, column 6: not valid JSON: Expecting ':' delimiter at line 2",
+        ),
+        (
+            "a.json",
+            '[{"a": 1}, {"a": 2}, {"a": "cu',
+            2,
+            "row 3, column 28: not valid JSON: Unterminated string at line 1, column 28: the file ends inside this row",
+        ),
         ("a.json", '[{"a": 1}, {"a": 2}', 2, "a.json, row 2: the file ends after this row, and its list is not closed"),
-        ("a.json", '[{"a": 1} {"a": 2}]', 1, "a.json, row 1, column 11: no comma follows this row (line 1); the rows after it"),
+        (
+            "a.json",
+            '[{"a": 1} {"a": 2}]',
+            1,
+            "a.json, row 1, column 11: no comma follows this row (line 1); the rows after it",
+        ),
         ("a.json", '[{"a": 1}] [2]', 1, "a.json: there is more after the list of rows (line 1); it is not read"),
         ("a.json", '[1, {"a": 1}]', 1, "a.json, row 1: not a JSON object"),
-        ("a.json", '[\n{"a": 1},\n{"a": ' + "[" * 100_000 + ",\n" + '{"a": 3}\n]', 2, "a.json, row 2: is nested too deeply"),
+        (
+            "a.json",
+            '[\n{"a": 1},\n{"a": ' + "[" * 100_000 + ",\n" + '{"a": 3}\n]',
+            2,
+            "a.json, row 2: is nested too deeply",
+        ),
         ("a.json", "[" * 100_000, 0, "a.json, row 1: is nested too deeply"),
-        ("a.json", b'[{"a": 1}, {"a": "\xff"}, {"a": 3}]', 2, "a.json, row 2, column 19: the byte 0xFF at position 18 of the file is not UTF-8; in Windows-1252 it is 'ÿ'"),
+        (
+            "a.json",
+            b'[{"a": 1}, {"a": "\xff"}, {"a": 3}]',
+            2,
+            "row 2, column 19: the byte 0xFF at position 18 of the file is not UTF-8; in Windows-1252 it is 'ÿ'",
+        ),
         ("a.json", '[{"a": "' + "x" * LONG + '"}, {"a": 2}]', 1, "a.json, row 1: the row is longer than 0 MB"),
         # CSV
         ("a.csv", "q,a\nQ\nQ,A\n", 1, "a.csv, row 1: 1 cells under 2 column names (line 2)"),
@@ -158,14 +218,24 @@ LONG = 1000
         ("a.csv", 'q,a\n"Q,A\nQ,A\nQ,A\n', 2, "a.csv, row 1: a quote is opened and not closed (line 2)"),
         ("a.csv", 'q,a\n"Q,A\nQ,A\n"Q",A\nQ,A\n', 3, "a.csv, row 1: ',' expected after '\"' (line 2)"),
         ("a.csv", "q,a\nQ\0,A\nQ,A\n", 1, "a.csv, row 1, column q: holds a NUL byte (line 2)"),
-        ("a.csv", b"q,a\nQ,caf\xe9\nQ,A\n", 1, "a.csv, row 1: the byte 0xE9 at position 9 of the file is not UTF-8; in Windows-1252 it is 'é'"),
+        (
+            "a.csv",
+            b"q,a\nQ,caf\xe9\nQ,A\n",
+            1,
+            "a.csv, row 1: the byte 0xE9 at position 9 of the file is not UTF-8; in Windows-1252 it is 'é'",
+        ),
         ("a.csv", "q,a\n" + "x" * LONG + ",A\nQ,A\n", 1, "a.csv, row 1: the row is longer than 0 MB"),
         # packed
-        ("a.jsonl.gz", gzip.compress(GOOD.encode())[:-4], 1, "a.jsonl.gz: the file breaks off after 33 bytes (Compressed file ended"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(GOOD.encode())[:-4],
+            1,
+            "a.jsonl.gz: the file breaks off after 33 bytes (Compressed file ended",
+        ),
         ("a.jsonl.gz", gzip.compress(GOOD.encode()) + b"garbage", 1, "a.jsonl.gz: the file breaks off after 33 bytes"),
     ],
-    ids=lambda value: None if isinstance(value, str) and len(value) > 200 else value if isinstance(value, str) else "",
-)  # fmt: skip
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
 def test_good_rows_are_kept_and_the_bad_one_is_named(name, data, good, sentence, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_ROW", 900 if "longer than" in sentence else reading.MAX_ROW)
     found = list(rows(write(tmp_path, name, data)))
@@ -349,8 +419,13 @@ def test_parquet_gives_plain_values(tmp_path):
     assert load(tmp_path / "a.parquet").conversations[0].messages[1]["content"] == "A"
 
 
-def test_binary_where_text_should_be(tmp_path):
-    data = parquet({"question": [b"\xff\xd8", b"Q"], "answer": ["A", "A"]})
+@pytest.mark.parametrize("cast", [False, True])
+def test_binary_where_text_should_be(cast, tmp_path):
+    import pyarrow
+
+    column = pyarrow.array([b"\xff\xd8", b"Q"])
+    column = pyarrow.StringArray.from_buffers(2, column.buffers()[1], column.buffers()[2]) if cast else column
+    data = parquet({"question": column, "answer": ["A", "A"]})
     found = load(write(tmp_path, "a.parquet", data))
     assert len(found.conversations) == 1
     assert found.problems == ["a.parquet, row 1, column question: must be text, got binary data"]
@@ -390,6 +465,44 @@ def test_good_rows_are_kept_and_bad_ones_listed(tmp_path):
         (2, 1, "not valid JSON: Expecting value"),
         (3, "Answer", "is empty"),
     ]
+
+
+def nested(depth: int):
+    value = "x"
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [MESSAGES[0], {"role": "assistant", "tool_calls": [{"name": "f", "arguments": nested(700)}]}]},
+        {"messages": MESSAGES, "tools": [{"name": "f", "parameters": nested(700)}]},
+        {"messages": MESSAGES, "chat_template_kwargs": nested(700)},
+        {"question": [MESSAGES], "function": [nested(700)]},
+        {"question": "Q", "answer": nested(700)},
+    ],
+)
+def test_what_is_nested_deeply_is_refused_or_written_as_text(row, tmp_path):
+    text = json.dumps({"question": "Q", "answer": "A"}) + "\n" + json.dumps(row)
+    found = load(write(tmp_path, "a.jsonl", text))
+    if "answer" in row:
+        assert found.conversations[1].messages[1]["content"] == json.dumps(row["answer"])
+    else:
+        assert (len(found.conversations), len(found.problems)) == (1, 1)
+        assert "nested" in found.problems[0]
+
+
+def test_a_file_of_nothing_but_bad_rows_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "GIVE_UP", 1000)
+    found = load(write(tmp_path, "a.jsonl", JSONL + "x\n" * 5000))
+    assert (len(found.conversations), found.bad) == (2, 1001)
+    assert (
+        "row 1,003: more than 1,000 rows one after the other cannot be used; the rest is not read" in found.problems[-1]
+    )
+    found = load(write(tmp_path, "b.jsonl", (JSONL + "x\n" * 900) * 3))
+    assert (len(found.conversations), found.bad) == (6, 2700)
 
 
 def test_the_list_of_problems_is_bounded_and_all_are_counted(tmp_path):

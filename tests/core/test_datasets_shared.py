@@ -1,10 +1,12 @@
 """Every data file of ../shared/data: what it is read as, and how many rows it gives."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from playground.core.datasets import NoRows, load
+from playground.core import datasets
+from playground.core.datasets import Dataset, NoRows
 from playground.core.datasets.summary import answered
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -72,9 +74,14 @@ OTHERS = [
 CASES = "template_renders/cases.jsonl"
 
 
+@cache
+def load(path: str) -> Dataset:
+    return datasets.load(SHARED / path)
+
+
 @pytest.mark.parametrize("path, format, rows, conversations, prompts", FILES)
 def test_rows(path, format, rows, conversations, prompts):
-    found = load(SHARED / path)
+    found = load(path)
     assert (found.format, found.rows, found.problems, found.bad) == (format, rows, [], 0)
     assert list(found.formats) == [format]
     assert len(found.conversations) == len(found.numbers) == len(found.extras) == (conversations or rows)
@@ -84,11 +91,11 @@ def test_rows(path, format, rows, conversations, prompts):
 @pytest.mark.parametrize("path", OTHERS)
 def test_other_files_say_so(path):
     with pytest.raises(NoRows, match="no known format has the columns"):
-        load(SHARED / path)
+        load(path)
 
 
 def test_conversations_beside_templates():
-    found = load(SHARED / CASES)
+    found = load(CASES)
     assert (found.format, found.rows) == ("messages", 9)
     assert found.problems == ["cases.jsonl, row 10: message 1 (user): content must be text, got a list"]
 
@@ -101,19 +108,19 @@ def test_no_file_is_left_out():
 
 def test_what_stands_in_the_rows():
     """One row of each peculiar file, by its parts."""
-    tools = load(SHARED / "llamafactory/glaive_toolcall_en_demo.json").conversations
+    tools = load("llamafactory/glaive_toolcall_en_demo.json").conversations
     assert tools[0].tools[0]["function"]["name"] == "search_recipes"
     assert [m["role"] for m in tools[0].messages][:6] == ["user", "assistant", "user", "assistant", "tool", "assistant"]
-    thought = load(SHARED / "llamafactory/reason_tool_use_demo_50.jsonl").conversations
+    thought = load("llamafactory/reason_tool_use_demo_50.jsonl").conversations
     assert all(m.get("reasoning_content") for c in thought for m in c.messages if m["role"] == "assistant")
     assert {len(m["tool_calls"]) for c in thought for m in c.messages if "tool_calls" in m} >= {1, 2}
-    pairs = load(SHARED / "llms_from_scratch/instruction-data-with-preference.json").extras
+    pairs = load("llms_from_scratch/instruction-data-with-preference.json").extras
     assert all(len(extras["rejected"]) == 1 for extras in pairs)
-    kto = load(SHARED / "llamafactory/kto_en_demo.json").extras
+    kto = load("llamafactory/kto_en_demo.json").extras
     assert sum(extras["desirable"] for extras in kto) == 150
-    gsm = load(SHARED / "gsm8k/test.jsonl").extras
+    gsm = load("gsm8k/test.jsonl").extras
     assert [extras["reference"] for extras in gsm[:3]] == ["18", "3", "70000"]
-    bfcl = load(SHARED / "bfcl/BFCL_v4_multiple.json").conversations[0]
+    bfcl = load("bfcl/BFCL_v4_multiple.json").conversations[0]
     assert bfcl.tools[1]["function"]["parameters"]["properties"]["radius"]["type"] == "number"
-    alpaca = load(SHARED / "toolalpaca/eval_simulated.json").conversations
+    alpaca = load("toolalpaca/eval_simulated.json").conversations
     assert len(alpaca[6].messages[1]["tool_calls"]) == 3

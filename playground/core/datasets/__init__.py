@@ -47,6 +47,7 @@ __all__ = [
 TOOL_CALLS = "tool-calls"  # generated, not stored
 TOOL_CALL_ROWS = 600
 MAX_PROBLEMS = 200  # kept; all are counted
+MAX_DEPTH = 100  # of tools and calls: they are written out again by code that recurses
 GIVE_UP = 100_000  # bad rows one after the other
 MAX_PREVIEW = 100
 
@@ -151,13 +152,28 @@ def _converted(name: str, row: Row, mapping: Mapping) -> tuple[str, list, list[P
     for position, one in enumerate(found, 1):
         try:
             check_messages(one.conversation.messages)
-            _check_text(one.conversation)
+            _check_writable(one.conversation)
         except PlaygroundError as fault:
             which = f"conversation {position}: " if len(found) > 1 else ""
             faults.append(Problem(name, row.number, None, f"{which}{fault}"))
         else:
             good.append(one)
     return format, good, faults
+
+
+def _check_writable(conversation: Conversation) -> None:
+    """Raise PlaygroundError for what can be read and never be written again."""
+    calls = [message["tool_calls"] for message in conversation.messages if message.get("tool_calls")]
+    if not _is_shallow([conversation.tools, calls, conversation.variables], MAX_DEPTH):
+        raise PlaygroundError(f"tools or calls are nested more than {MAX_DEPTH} deep")
+    _check_text(conversation)
+
+
+def _is_shallow(value, depth: int) -> bool:
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_shallow(item, depth - 1) for item in inner)
+    return True
 
 
 def _check_text(conversation: Conversation) -> None:

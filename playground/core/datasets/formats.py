@@ -104,7 +104,9 @@ def examples(row: dict, format: str | None = None) -> tuple[str, list[Example]]:
         raise PlaygroundError(f"{given}; known formats are {known}")
     try:
         return found.name, found.convert(low)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except RecursionError:
+        raise PlaygroundError("the row is nested too deeply") from None
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise PlaygroundError(f"the row does not keep to the format {found.name}: {error}") from None
 
 

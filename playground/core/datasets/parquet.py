@@ -3,7 +3,10 @@
 import datetime
 import decimal
 import io
+import shutil
+import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from playground.core.datasets import reading
 from playground.core.datasets.problems import Problem
@@ -14,13 +17,21 @@ BATCH = 64  # rows; a page of one repeated value unpacks to many times its size,
 
 
 def parquet_rows(name: str, source: io.BufferedReader) -> Iterator[Row | Problem]:
-    """Rows with lists, objects, texts and numbers; times as ISO text, binary data as text where it is UTF-8."""
+    """Rows with lists, objects, texts and numbers; times as ISO text, binary data as text where it is UTF-8.
+
+    The end of the file says where its parts are: bytes that come as a stream go to disk first.
+    """
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(source, file)
+        yield from _rows(name, file)
+
+
+def _rows(name: str, source: BinaryIO) -> Iterator[Row | Problem]:
     import pyarrow
     from pyarrow import parquet
 
-    data = source.read()
     try:
-        file = parquet.ParquetFile(io.BytesIO(data))
+        file = parquet.ParquetFile(source)
         batches = file.iter_batches(batch_size=BATCH)
     except Exception as error:  # noqa: BLE001 (pyarrow has many)
         raise PlaygroundError(f"{name} is not a Parquet file that can be read: {_short(error)}") from None
@@ -43,13 +54,24 @@ def parquet_rows(name: str, source: io.BufferedReader) -> Iterator[Row | Problem
 
 
 def _values(pyarrow, column) -> list:
+    faults = (ValueError, OverflowError, TypeError, pyarrow.ArrowException)
+
+    def one(scalar):
+        try:
+            return scalar.as_py()
+        except faults:
+            pass
+        try:
+            if isinstance(scalar, (pyarrow.StringScalar, pyarrow.LargeStringScalar)):
+                return scalar.as_buffer().to_pybytes()  # text that is no UTF-8
+            return scalar.cast(pyarrow.string()).as_py()  # a time past the year 9999
+        except faults:
+            return None
+
     try:
         return column.to_pylist()
-    except (ValueError, OverflowError, TypeError, pyarrow.ArrowException):  # a time past the year 9999
-        try:
-            return column.cast(pyarrow.string()).to_pylist()
-        except pyarrow.ArrowException:
-            return [None] * len(column)
+    except faults:
+        return [one(scalar) for scalar in column]
 
 
 def plain(value, top: bool = False):

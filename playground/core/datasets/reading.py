@@ -275,7 +275,12 @@ class _CsvLines:
         return self
 
     def __next__(self) -> str:
-        number, offset, line = self.again.popleft() if self.again else next(self.lines)
+        if not self.again:
+            number, offset, line = next(self.lines)
+            for piece in line.splitlines(keepends=True):  # some programs end lines with a carriage return alone
+                self.again.append((number, offset, piece))
+                offset += len(piece)
+        number, offset, line = self.again.popleft()
         self.taken.append((number, offset, line))
         self.size += len(line)
         if self.size >= MAX_ROW:
@@ -299,15 +304,13 @@ class _CsvLines:
 
 
 def _csv_rows(name: str, stream: io.BufferedReader, kind: str) -> Iterator[Row | Problem]:
-    head = stream.peek(2**16)[: 2**16].split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    head = (stream.peek(2**16).splitlines() or [b""])[0].decode("utf-8", "replace").strip()
     lines = _CsvLines(stream)
     if head.lower().startswith("sep=") and len(head) == 5:  # Excel's own line
         delimiter = head[4]
         next(lines)
     else:
-        delimiter = (
-            "\t" if kind == ".tsv" else max(",;\t|", key=lambda mark: len(next(csv.reader([head], delimiter=mark), ())))
-        )
+        delimiter = "\t" if kind == ".tsv" else max(",;\t|", key=lambda mark: _cells(head, mark))
     csv.field_size_limit(MAX_ROW)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     columns: list[str] | None = None
@@ -336,6 +339,13 @@ def _csv_rows(name: str, stream: io.BufferedReader, kind: str) -> Iterator[Row |
             continue
         number += 1
         yield _csv_row(name, number, columns, cells, lines)
+
+
+def _cells(line: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), ()))
+    except csv.Error:
+        return 0
 
 
 def _names(cells: list[str]) -> list[str]:
