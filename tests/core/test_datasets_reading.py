@@ -63,6 +63,10 @@ def parquet(table: dict, **options) -> bytes:
         ("a.json", b"\xef\xbb\xbf" + json.dumps(QA, indent=4).encode()),
         ("a.json", json.dumps({"version": 1, "data": QA})),
         ("a.json", json.dumps({"canary": "…", "tests": QA})),
+        (
+            "a.json",
+            json.dumps({"features": [{"name": "question"}], "rows": [{"row_idx": 0, "row": row} for row in QA]}),
+        ),
         ("a.json", json.dumps({"question": ["Q", "Q2"], "answer": ["A", "A2"]})),  # a table by columns
         ("a.json", json.dumps({"question": {"0": "Q", "1": "Q2"}, "answer": {"0": "A", "1": "A2"}})),
         ("a.json", json.dumps({"0": QA[0], "1": QA[1]})),

@@ -1,4 +1,5 @@
 import gzip
+import http.server
 import json
 import os
 import subprocess
@@ -307,12 +308,57 @@ def test_without_a_hub_there_is_a_sentence_at_once(paths, monkeypatch):
         Datasets(paths).add_hub("openai/gsm8k")
 
 
-def test_a_fetch_can_be_stopped(monkeypatch):
+@pytest.mark.parametrize(
+    "status, code, sentence",
+    [
+        (404, "RepoNotFound", "there is no data set {page}, or it is private"),
+        (401, "RepoNotFound", "there is no data set {page}, or it is private"),
+        (403, "GatedRepo", "{page} is gated: accept its terms there and run `hf auth login`"),
+        (500, "", "{page} answered with 500"),
+        (200, "", None),
+    ],
+)
+def test_what_the_hub_answers(status, code, sentence, monkeypatch):
+    from huggingface_hub import constants
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.end_headers()
+            self.wfile.write(b'{"id": "owner/name", "siblings": []}')
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    try:
+        if sentence is None:
+            hub_rows.ask("owner/name")
+            return
+        with pytest.raises(PlaygroundError) as error:
+            hub_rows.ask("owner/name")
+        assert str(error.value) == sentence.format(page=f"{constants.ENDPOINT}/datasets/owner/name")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_silent_hub_and_a_fetch_that_is_stopped(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    lines_of, sleeping = hub_rows.lines_of, [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(hub_rows, "lines_of", lambda _, cancel, env: lines_of(sleeping, cancel, env, pause=0.01))
     cancel = threading.Event()
-    monkeypatch.setattr(hub_rows, "lines_of", lambda command, stop, env: iter([None] * 3))
-    monkeypatch.setattr(hub_rows, "SILENCE", -1)
-    with pytest.raises(PlaygroundError, match="the Hub sent no row of owner/name"):
-        list(hub_rows.stream("owner/name", cancel=cancel))
+    rows = hub_rows.stream("owner/name", cancel=cancel)
+    assert next(rows) is None  # alive, and nothing yet
+    cancel.set()
+    with pytest.raises(PlaygroundError, match="stopped"):
+        list(rows)
+    monkeypatch.setattr(hub_rows, "SILENCE", 0.05)
+    with pytest.raises(PlaygroundError, match="the Hub sent no row of owner/name for 0 s; try again, or upload"):
+        list(hub_rows.stream("owner/name"))
 
 
 def child(lines: list[str], code: int = 0) -> list[str]:

@@ -252,7 +252,9 @@ def _inside(value: dict) -> list:
         return [value]
     lists = {key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)}
     if lists:
-        return lists[next((key for key in WRAPPERS if key in lists), max(lists, key=lambda key: len(lists[key])))]
+        found = lists[next((key for key in WRAPPERS if key in lists), max(lists, key=lambda key: len(lists[key])))]
+        wrapped = [row.get("row") for row in found if isinstance(row, dict)]  # as the Hub's data viewer gives them
+        return wrapped if wrapped and all(isinstance(row, dict) for row in wrapped) else found
     columns = list(value.values())
     if columns and all(isinstance(column, list) for column in columns) and len({len(c) for c in columns}) == 1:
         return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
