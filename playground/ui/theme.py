@@ -105,7 +105,7 @@ button.label-wrap > .icon { flex: none; }
 .dark .tab-container button.selected { color: var(--primary-300); }
 footer { font-size: var(--text-xs); }
 @media (max-width: 640px) {
-  .gradio-container .main.app { padding: 8px 10px; }
+  .gradio-container .main.app { padding: 8px 10px !important; }
   .masthead p, .masthead .controls span { display: none; }
   .masthead .controls button { padding: 3px 6px; }
   .tab-container button { padding: 0 8px; font-size: min(var(--text-md), 4.2vw); }
