@@ -123,6 +123,8 @@ def test_parallel_calls_may_come_in_any_order():
     answers = [{"trip.book": POSSIBLE}, second]
     calls = [{"trip.book": {**GOOD, "city": "rome"}}, {"trip.book": GOOD}]
     assert bfcl.check([FUNCTION], calls, answers, "parallel").valid
+    once = bfcl.check([FUNCTION], calls, [answers[0], answers[0]], "parallel")
+    assert "among index [0]" in once.errors[0]
     wrong = bfcl.check([FUNCTION], [calls[0], calls[0]], answers, "parallel")
     assert wrong.error_type == "parallel_function_checker_no_order:cannot_find_match"
 

@@ -116,7 +116,7 @@ CASES = [
     ("mistral", f"Hi[TOOL_CALLS] {LIST}\nbye", "Hi\nbye", "", TWO),
     ("mistral", '[THINK]hm[/THINK][TOOL_CALLS]add[ARGS]{"a": 1}[TOOL_CALLS]now{}', "", "hm", TWO),
     ("mistral", '[TOOL_CALLS]add[CALL_ID]123456789[ARGS]{"a": 1} x', "x", "", TWO[:1]),
-    ("mistral", '[TOOL_CALLS]f[ARGS]{"a": "[TOOL_CALLS]"}', "", "", [("f", {"a": "[TOOL_CALLS]"})]),
+    ("mistral", '[TOOL_CALLS]f[ARGS]{"a": "[TOOL_CALLS]"} x', "x", "", [("f", {"a": "[TOOL_CALLS]"})]),
     ("mistral", '[TOOL_CALLS]f[ARGS]{"a": ', "", "", ["truncated"]),
     (
         "mistral",
@@ -183,6 +183,7 @@ CASES = [
         [TWO[0], ("f", {"from": "X", "o": {"k": [None, True]}})],
     ),
     ("olmo3", "<function_calls>nothing here</function_calls>", "", "", ["malformed"]),
+    ("olmo3", "<function_calls>f(a=</function_calls>", "", "", ["malformed"]),
     ("olmo3", "<function_calls>f(a='x", "", "", ["truncated"]),
     (
         "internlm2",

@@ -128,7 +128,7 @@ def read_value(text: str, at: int, depth: int = 0, loose: bool = False):
     if number:
         return _number(number[0]), number.end()
     word = _WORD.match(text, at)
-    if word and word[0] in _WORDS and text[word.end() : word.end() + 1] not in ("'", '"', "("):
+    if word and word[0] in _WORDS:
         return _WORDS[word[0]], word.end()
     cut = bool(word) and word.end() >= len(text)
     raise Broken(f"{text[at : at + 30]!r} is not a value", cut)

@@ -32,8 +32,6 @@ def typed(text: str, schema=None):
     if not allowed:
         value = _json(text.strip())
         return text if value is _NOT or isinstance(value, str) else value
-    if allowed == {"string"}:
-        return text
     stripped = text.strip()
     if stripped.lower() in ("null", "none") and "null" in allowed:
         return None
