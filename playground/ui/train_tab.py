@@ -60,14 +60,14 @@ CSS = """
 .run-state.good b { color: var(--color-accent); }
 .run-state b { font-size: var(--text-lg); }
 .run-state p { margin: 2px 0; overflow-wrap: anywhere; }
-.figures { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 6px 0 0; }
-.figures div { min-width: 5em; }
+.figures { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 6px 0; }
 .figures dt { font-size: var(--text-xs); color: var(--body-text-color-subdued); }
 .figures dd { margin: 0; font-size: var(--text-md); font-variant-numeric: tabular-nums; }
 .run-list { max-height: 16em; overflow-y: auto; }
 .run-list label { width: 100%; }
 .answers table { border-collapse: collapse; width: 100%; font-size: var(--text-sm); }
-.answers td { padding: 4px 8px; border-bottom: 1px solid var(--border-color-primary); vertical-align: top; }
+.answers td { padding: 4px 8px; border: 0 !important;
+  border-top: 1px solid var(--border-color-primary) !important; vertical-align: top; }
 .answers td:first-child { white-space: nowrap; color: var(--body-text-color-subdued); }
 .answers pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--font-mono); }
 .answers { max-height: 22em; overflow-y: auto; }
@@ -320,7 +320,8 @@ def show_run(services: Services, selected: str | None, seen, fresh: bool = False
     return [
         gr.update(choices=choices, value=run.name, visible=True) if relabelled else gr.skip(),
         state_html(services, run, events),
-        gr.update(value=table, visible=True) if len(table) else gr.update(visible=False),
+        # one point is no curve, and a plot that begins without a line never gets it into its legend
+        gr.update(value=table, visible=True) if (table["kind"] == "training").sum() > 1 else gr.update(visible=False),
         answers_html(events),
         run.log(),
         gr.update(visible=status.live, interactive=status.state != "stopping"),

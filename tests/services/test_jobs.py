@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+import filelock
 import pytest
 
 from playground.config import Paths, TrainConfig
@@ -79,6 +80,18 @@ def test_a_second_run_waits_its_turn_seen_from_any_app(jobs):
     (first.folder / "end").touch()
     assert reaches(third, "running")
     assert other_app.position(third) == 0
+
+
+def test_a_run_waits_for_the_device_even_if_it_sees_nobody_before_it(jobs):
+    jobs.paths.runs.mkdir()
+    with filelock.FileLock(jobs.paths.runs / ".device.lock"):
+        run = jobs.start(config("a"))
+        deadline = time.monotonic() + 10
+        while not run.last("queue") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        assert run.state == "queued"
+    assert reaches(run, "running")
 
 
 def test_a_killed_trainer_frees_the_device_and_can_be_resumed(jobs):

@@ -4,6 +4,8 @@ Nothing is printed here. `emit(kind, **values)` gets "step", "eval", "sample" an
 `fit` writes them to a file, to a terminal, or to a list in a test.
 """
 
+import contextlib
+import ctypes
 import errno
 import math
 import time
@@ -145,6 +147,7 @@ def fit(
 
     def evaluate() -> float | None:
         model.eval()
+        _give_back_memory()
         loss = evaluation_loss(base, held_batches, pad_id) if held_batches else None
         if loss is not None:
             emit("eval", step=done, eval_loss=loss)
@@ -219,6 +222,12 @@ def memory(device) -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated()
     return psutil.Process().memory_info().rss
+
+
+def _give_back_memory() -> None:
+    """Return what malloc holds in pieces: steps of many shapes otherwise make the process grow from 2 to 4 GiB."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
