@@ -184,6 +184,7 @@ def test_convert_writes_what_loads_to_the_same_conversations(row, out, capsys, t
     lines = (gzip.decompress(data) if out.endswith(".gz") else data).decode().splitlines()
     assert [set(json.loads(line)) - {"tools", "chat_template_kwargs", "label"} for line in lines] == [{"messages"}] * 2
     assert [p.name for p in (tmp_path / out).parent.glob("*.part")] == []
+    assert (tmp_path / out).stat().st_mode == file.stat().st_mode  # readable to whom other files are
 
 
 def test_convert_of_built_in_data_and_of_broken_rows(capsys, tmp_path):

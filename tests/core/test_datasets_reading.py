@@ -201,6 +201,7 @@ LONG = 1000
         ),
         ("a.json", '[{"a": 1}] [2]', 1, "a.json: there is more after the list of rows (line 1); it is not read"),
         ("a.json", '[1, {"a": 1}]', 1, "a.json, row 1: not a JSON object"),
+        ("a.json", '[{"role": "user", "content": "Q"}, 1]', 1, "a.json, row 2: not a JSON object"),
         (
             "a.json",
             '[\n{"a": 1},\n{"a": ' + "[" * 100_000 + ",\n" + '{"a": 3}\n]',

@@ -108,6 +108,10 @@ def test_a_file_that_cannot_be_read_is_not_kept(name, data, sentence, store, pat
 def test_bounds_and_missing_files(store, paths, tmp_path, monkeypatch):
     with pytest.raises(PlaygroundError, match="none.json cannot be copied: No such file"):
         store.add(tmp_path / "none.json")
+    with open(tmp_path / "huge.csv", "wb") as file:
+        file.truncate(200 * 2**20 + 1)
+    with pytest.raises(PlaygroundError, match="huge.csv is larger than 200 MB"):
+        store.add(tmp_path / "huge.csv")
     monkeypatch.setattr(datasets, "MAX_BYTES", 2**20)
     with pytest.raises(PlaygroundError, match="big.jsonl is larger than 1 MB"):
         store.add(upload(tmp_path, "big.jsonl", JSONL * 20_000))
