@@ -351,6 +351,16 @@ def test_rows_are_read_one_at_a_time(name, tmp_path):
     assert sum(isinstance(row, Row) for row in rows(file)) == 1000
 
 
+def test_a_row_past_the_bound_is_left_out_however_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_ROW", 300_000)  # pieces of 262,144 bytes are read, then twice as much
+    values = [{"a": "x" * size} for size in (10, 290_000, 310_000, 20, 500_000, 30)]
+    found = list(rows(write(tmp_path, "a.json", json.dumps(values))))
+    assert [row.number for row in found if isinstance(row, Row)] == [1, 2, 4]
+    assert [row.row for row in found if isinstance(row, Problem)] == [3, 5]
+    found = list(rows(write(tmp_path, "a.json", json.dumps(values, indent=1))))
+    assert [row.number for row in found if isinstance(row, Row)] == [1, 2, 4, 6]
+
+
 def test_an_object_too_long_for_a_row_is_read_through(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_ROW", 2**20)
     row = {"question": "Q" * 1000, "answer": "A"}

@@ -63,15 +63,17 @@ class _Text:
                 return self.text[self.at : self.at + 1]
             self.more()
 
-    def value(self):
-        """The JSON value here. Raises _Broken where there is none, or where it is past a row's bound."""
+    def value(self, whole: bool = False):
+        """The JSON value here. Raises _Broken where there is none, or (unless it is `whole`) where it is too long."""
         size = PIECE
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.at)
                 if end < len(self.text) or self.ended:  # a number may go on
                     self._check_bytes(end)
-                    self.at = end
+                    start, self.at = self.at, end
+                    if end - start > reading.MAX_ROW and not whole:
+                        raise _Broken(None, too_long(), "behind")
                     return value
                 broken = len(self.text)
             except json.JSONDecodeError as error:
@@ -87,14 +89,6 @@ class _Text:
                 raise _Broken(self.column(broken), too_long())
             self.more(size)
             size *= 2
-
-    def row(self):
-        """The value here, which may be no longer than a row's bound."""
-        left, start = len(self.text) - self.at, self.dropped + self.at
-        value = self.value()
-        if left > reading.MAX_ROW and self.dropped + self.at - start > reading.MAX_ROW:
-            raise _Broken(None, too_long(), "behind")
-        return value
 
     def _broken(self, error: json.JSONDecodeError) -> _Broken:
         at_end = error.pos >= len(self.text.rstrip()) - 1 or error.msg.startswith("Unterminated")
@@ -153,7 +147,7 @@ def json_rows(name: str, stream: io.BufferedReader) -> Iterator[Row | Problem]:
         return
     if text.peek() == "{":
         try:
-            value = text.value()
+            value = text.value(whole=True)
         except _Broken as broken:
             if broken.reason == too_long():
                 yield from _wrapped(name, text)
@@ -183,7 +177,7 @@ def _sequence(name: str, text: _Text, close: str, number: int = 0, inside: bool 
         indent, begun = indent if begun else text.indent(), True
         number += 1
         try:
-            row = as_row(name, number, text.row())
+            row = as_row(name, number, text.value())
         except _Broken as broken:
             reason, goes_on = broken.reason, broken.after == "behind"
             if broken.after == "before":
