@@ -121,6 +121,11 @@ class _Environment(ImmutableSandboxedEnvironment):
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         return super().getattr(obj, attribute)
 
+    def call(self, context, function, /, *args, **kwargs):
+        if getattr(function, "__func__", None) is AssistantTracker._track:
+            return function(context, kwargs["caller"])
+        return super().call(context, function, *args, **kwargs)
+
 
 class _Lenient(_Environment):
     """For templates written for other engines: a list that the template made itself may change."""
