@@ -9,20 +9,29 @@ from functools import partial
 
 import gradio as gr
 
-from playground.config import SamplingConfig, fields, parse
-from playground.core import templates
+from playground.config import SamplingConfig, fields
 from playground.core.messages import Conversation
 from playground.core.tools import TOOLS, schemas
 from playground.errors import PlaygroundError
-from playground.services.engine import Lane, with_seed
+from playground.services.engine import with_seed
 from playground.services.votes import Side
-from playground.ui.common import QUEUED, QUIET, Services, fetch_notice, shown
+from playground.ui import more_models
+from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.lanes import (
+    MAX_LANES,
+    PRESETS,
+    adapter_choices,
+    default_lanes,
+    lane_title,
+    model_choices,
+    preset_lanes,
+    read_lanes,
+    template_choices,
+)
 
-MAX_LANES = 4
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
 TICK = 0.11  # seconds between two updates of the page while lanes stream
 
-PRESETS = ("base / instruct / tuned", "same model, wrong template", "temperature 0 / 0.7 / 1.5")
 EXAMPLES = (
     "What is 23 * 47?",
     "What's the weather in Paris?",
@@ -48,9 +57,8 @@ CSS = """
 .votes td, .votes th { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--border-color-primary); }
 .votes td:first-child, .votes th:first-child { text-align: left; overflow-wrap: anywhere; }
 .votes { overflow-x: auto; }
-.terms { max-height: 16em; overflow-y: auto; white-space: pre-wrap; font-size: var(--text-sm); padding: 8px;
-  border: 1px solid var(--border-color-primary); border-radius: var(--radius-md); }
 """
+CSS += more_models.CSS
 
 
 @dataclass
@@ -108,77 +116,6 @@ class View:
         """What a round of answers may change."""
         per_lane = [c for lane in self.lanes for c in (lane.chatbot, lane.status, lane.stop, lane.again, lane.exact)]
         return [self.prompt, self.send, self.stop, *per_lane, *self.vote_buttons, self.left, self.right]
-
-
-# --- lanes ---
-
-
-def model_choices(services: Services) -> list[tuple[str, str]]:
-    """Models that are here, as (title, name)."""
-    return [(entry.title, entry.name) for entry in services.sources.entries() if services.sources.find(entry.name)]
-
-
-def adapter_choices(services: Services) -> list[tuple[str, str]]:
-    """Shipped adapters and those of finished runs, each with the model it fits."""
-    found = services.engine.adapters()
-    return [("None", ""), *((f"{info.name} (for {info.base_model or 'any model'})", info.name) for info in found)]
-
-
-def template_choices() -> list[tuple[str, str]]:
-    return [
-        ("Automatic (adapter's or model's own)", ""),
-        ("Model's own", "model"),
-        *((n, n) for n in templates.names()),
-    ]
-
-
-def default_lanes(services: Services) -> list[tuple[str, str, str, float | None]]:
-    """(model, adapter, template, temperature) of each lane the page opens with: base, instruct and, if there, tuned."""
-    bases = [e.name for e in services.sources.entries() if e.role == "base" and services.sources.find(e.name)]
-    lanes = [(bases[0] if bases else services.model, "", "plain", None), (services.model, "", "model", None)]
-    fitting = [info.name for info in services.engine.adapters() if info.base_model == services.model]
-    if fitting:
-        lanes.append((services.model, fitting[0], "", None))
-    return lanes
-
-
-def preset_lanes(services: Services, preset: str) -> list[tuple[str, str, str, float | None]]:
-    if preset == "same model, wrong template":
-        return [(services.model, "", name, None) for name in ("model", "alpaca", "llama-2")]
-    if preset == "temperature 0 / 0.7 / 1.5":
-        return [(services.model, "", "model", temperature) for temperature in (0.0, 0.7, 1.5)]
-    return default_lanes(services)
-
-
-def lane_title(services: Services, model: str, adapter: str, template: str, temperature: float | None = None) -> str:
-    """A lane in a few words, as it is shown and as it is stored with a vote."""
-    entry = next((entry for entry in services.sources.entries() if entry.name == model), None)
-    parts = [entry.title if entry else model]
-    if adapter:
-        parts.append(f"adapter {adapter}")
-    if template == "plain" and entry and entry.role == "instruct" and not adapter:
-        parts = [parts[0], "same weights, no chat template"]
-    elif template not in ("", "model") and not (entry and entry.role == "base" and template == "plain"):
-        parts.append(f"template {template}")
-    if temperature is not None:
-        parts.append(f"temperature {temperature:g}")
-    return " · ".join(parts)
-
-
-def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) -> list[Lane]:
-    """The lanes as set on the page. `values`: 4 × (model, adapter, template, temperature), then the sampling fields."""
-    names = [f.name for f in fields(SamplingConfig)]
-    sampling = parse(SamplingConfig, dict(zip(names, values[4 * MAX_LANES :], strict=True)))
-    lanes = []
-    for index in range(count):
-        model, adapter, template, temperature = values[4 * index : 4 * index + 4]
-        if not model:
-            raise PlaygroundError(f"lane {index + 1} has no model; choose one in its settings")
-        own = {} if temperature is None else {"temperature": temperature}
-        title = lane_title(services, model, adapter, template, temperature)
-        lane_sampling = parse(SamplingConfig, {**asdict(sampling), **own})
-        lanes.append(Lane(model, adapter or None, template, lane_sampling, title, sanitize))
-    return lanes
 
 
 # --- a round: every lane answers ---
@@ -422,7 +359,7 @@ def build(services: Services) -> View:
         )
     totals = gr.HTML(elem_id="arena-counts")
     view = View(prompt, send_button, stop_button, views, left, right, vote_buttons, totals)
-    _more_models(services, view)
+    more_models.build(services)
 
     values = [c for lane in views for c in lane.inputs] + sampling
     round_inputs = [system, tools, sanitize, count, *values]
@@ -544,62 +481,3 @@ def refresh(services: Services, view: View) -> dict:
         update[lane.model] = gr.update(choices=models) if models else gr.skip()
         update[lane.adapter] = gr.update(choices=adapters)
     return update
-
-
-# --- fetching another model ---
-
-
-def _more_models(services: Services, view: View) -> None:
-    entries = services.sources.entries()
-    base = next((entry.name for entry in entries if entry.role == "base"), entries[0].name if entries else None)
-    with gr.Accordion("Get a base model, or another one", open=False):
-        gr.HTML(
-            "<div>A base model has only read text: it goes on writing where the prompt ends. Until one is here, lane 1"
-            " shows the instruct model without its chat template.</div>"
-        )
-        choice = gr.Dropdown([(entry.title, entry.name) for entry in entries], value=base, label="Model")
-        terms = gr.HTML()
-        accept = gr.Checkbox(False, label="I accept these terms", visible=False)
-        with gr.Row():
-            get = gr.Button("Get this model", variant="primary", size="sm")
-            cancel = gr.Button("Cancel", size="sm", visible=False)
-        notice = gr.HTML()
-        timer = gr.Timer(1.0, active=False)
-    outputs = [terms, accept, get, cancel, notice, timer]
-    show = partial(shown(show_model), services)
-    # when the page opens and when the choice changes; the terms of a gated model may take seconds to fetch
-    gr.on(None, show, choice, outputs, show_progress="minimal", api_visibility="private")
-    timer.tick(show, choice, outputs, **QUEUED)
-    get.click(partial(shown(get_model), services), [choice, accept], outputs, **QUEUED)
-    cancel.click(partial(shown(cancel_model), services), choice, outputs, **QUEUED)
-
-
-def show_model(services: Services, name: str) -> tuple:
-    """terms, accept, get, cancel, notice, timer for the model chosen under "Get a base model"."""
-    state = services.sources.status(name)
-    fetch = services.fetches.find(name)
-    running = fetch is not None and fetch.state == "running"
-    terms = services.sources.licence_text(name) if state == "needs licence" else ""
-    notice = '<div class="notice"><p>This model is here: choose it in a lane.</p></div>'
-    return (
-        f'<div class="terms">{html.escape(terms)}</div>' if terms else "",
-        gr.update(visible=bool(terms)),
-        gr.update(visible=state != "here" and not running),
-        gr.update(visible=running),
-        notice if state == "here" else fetch_notice(services, name),
-        gr.Timer(1.0, active=running),
-    )
-
-
-def get_model(services: Services, name: str, accepted: bool) -> tuple:
-    if services.sources.status(name) == "needs licence":
-        if not accepted:
-            raise PlaygroundError("read the terms and tick the box before this model is fetched")
-        services.sources.accept_licence(name)
-    services.fetches.start(name)
-    return show_model(services, name)
-
-
-def cancel_model(services: Services, name: str) -> tuple:
-    services.fetches.cancel(name)
-    return show_model(services, name)

@@ -7,7 +7,7 @@ from playground.config import SamplingConfig, fields
 from playground.errors import PlaygroundError
 from playground.services.fetches import Fetch
 from playground.services.votes import Count
-from playground.ui import arena_tab
+from playground.ui import arena_tab, lanes, more_models
 from playground.ui.arena_tab import Chat
 
 MODEL = "smollm2-135m-instruct"
@@ -262,10 +262,10 @@ def test_a_lane_cleared_while_it_answers_stays_empty(services, view):
 
 
 def test_the_page_opens_with_base_instruct_and_tuned(services, adapter):
-    assert arena_tab.default_lanes(services) == [(MODEL, "", "plain", None), (MODEL, "", "model", None)]
+    assert lanes.default_lanes(services) == [(MODEL, "", "plain", None), (MODEL, "", "model", None)]
     services.engine.infos = [adapter("other", base="gemma3-270m"), adapter("tool-calling")]
     services.sources.here.add("smollm2-135m")
-    assert arena_tab.default_lanes(services) == [
+    assert lanes.default_lanes(services) == [
         ("smollm2-135m", "", "plain", None),
         (MODEL, "", "model", None),
         (MODEL, "tool-calling", "", None),
@@ -284,22 +284,22 @@ def test_the_page_opens_with_base_instruct_and_tuned(services, adapter):
     ],
 )
 def test_a_lane_is_named_by_what_matters(services, lane, title):
-    assert arena_tab.lane_title(services, *lane) == title
+    assert lanes.lane_title(services, *lane) == title
 
 
-@pytest.mark.parametrize("preset", arena_tab.PRESETS)
+@pytest.mark.parametrize("preset", lanes.PRESETS)
 def test_a_preset_sets_every_lane_and_their_number(services, view, preset):
     count = gr.Radio([2, 3, 4])
     shown = arena_tab.set_preset(services, view, count, preset)
-    lanes = arena_tab.preset_lanes(services, preset)
-    assert shown[count] == len(lanes)
-    assert [tuple(shown[c] for c in lane.inputs) for lane in view.lanes[: len(lanes)]] == lanes
+    expected = lanes.preset_lanes(services, preset)
+    assert shown[count] == len(expected)
+    assert [tuple(shown[c] for c in lane.inputs) for lane in view.lanes[: len(expected)]] == expected
 
 
 def test_the_temperature_preset_differs_in_nothing_else(services):
-    lanes = arena_tab.preset_lanes(services, "temperature 0 / 0.7 / 1.5")
-    assert {lane[:3] for lane in lanes} == {(MODEL, "", "model")}
-    assert [lane[3] for lane in lanes] == [0.0, 0.7, 1.5]
+    expected = lanes.preset_lanes(services, "temperature 0 / 0.7 / 1.5")
+    assert {lane[:3] for lane in expected} == {(MODEL, "", "model")}
+    assert [lane[3] for lane in expected] == [0.0, 0.7, 1.5]
 
 
 def test_new_adapters_and_models_appear_without_a_restart(services, view, adapter):
@@ -383,33 +383,33 @@ def test_unusable_votes_are_said_on_the_page(services):
 
 
 def test_terms_are_shown_and_accepted_before_a_gated_model_is_fetched(services):
-    terms, accept, get, *_ = arena_tab.show_model(services, "gemma3-270m")
+    terms, accept, get, *_ = more_models.show(services, "gemma3-270m")
     assert "Gemma terms &lt;script&gt;" in terms
     assert (accept["visible"], get["visible"]) == (True, True)
     with pytest.raises(PlaygroundError, match="read the terms"):
-        arena_tab.get_model(services, "gemma3-270m", False)
+        more_models.get(services, "gemma3-270m", False)
     assert services.fetches.started == []
-    arena_tab.get_model(services, "gemma3-270m", True)
+    more_models.get(services, "gemma3-270m", True)
     assert (services.sources.accepted, services.fetches.started) == ({"gemma3-270m"}, ["gemma3-270m"])
 
 
 def test_a_fetch_can_be_watched_and_cancelled(services):
     services.fetches.fetches["smollm2-135m"] = Fetch("smollm2-135m")
-    _, _, get, cancel, notice, timer = arena_tab.show_model(services, "smollm2-135m")
+    _, _, get, cancel, notice, timer = more_models.show(services, "smollm2-135m")
     assert (get["visible"], cancel["visible"], timer.active) == (False, True, True)
     assert "Fetching SmolLM2 135M" in notice
-    arena_tab.cancel_model(services, "smollm2-135m")
+    more_models.cancel(services, "smollm2-135m")
     assert services.fetches.cancelled == ["smollm2-135m"]
 
 
 def test_a_failed_fetch_says_why(services):
     services.fetches.fetches["smollm2-135m"] = Fetch("smollm2-135m", "failed", error="Hub: <no route>")
-    _, _, get, cancel, notice, _ = arena_tab.show_model(services, "smollm2-135m")
+    _, _, get, cancel, notice, _ = more_models.show(services, "smollm2-135m")
     assert "Hub: &lt;no route&gt;" in notice
     assert (get["visible"], cancel["visible"]) == (True, False)
 
 
 def test_a_model_that_is_here_needs_no_button(services):
-    _, _, get, _, notice, _ = arena_tab.show_model(services, MODEL)
+    _, _, get, _, notice, _ = more_models.show(services, MODEL)
     assert get["visible"] is False
     assert "is here" in notice
