@@ -127,9 +127,10 @@ class _Prepared:
 
 def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, stop) -> dict:
     started = time.monotonic()
-    # Threads that wait by spinning take the cores from whoever works on them: with the chat or another program on
-    # the same two cores, steps took 10 times as long. Must be set before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait by spinning take the cores from whoever works on them (with the chat on the same two cores,
+    # steps took 10 times as long); threads that never spin wake up late. So: spin for a moment (GNU OpenMP's count).
+    # Must be set before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     import torch
 
     if config.threads:
@@ -159,13 +160,13 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     }
     if outcome.step == 0:
         raise StoppedEarly
+    row = min(ready.examples.held_out or ready.examples.train, key=lambda row: len(row.ids))
+    model.eval()
+    trained = truth.log_probabilities(model, row)
     scores = None
     if config.recipe and recipe(config.recipe).scored and not outcome.stopped:
         scores = _score(model, ready)
         emit("scores", **scores)
-    row = min(ready.examples.held_out or ready.examples.train, key=lambda row: len(row.ids))
-    model.eval()
-    trained = truth.log_probabilities(model, row)
     save(model, run.folder, config.model, _about(ready, config, outcome, scores))
     # from here on it is about the file on the disk and a base that no training has touched
     del model

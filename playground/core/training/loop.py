@@ -23,7 +23,9 @@ from playground.errors import PlaygroundError
 
 # Padded tokens in one forward and backward pass; a step of more is done in pieces. About 1.7 MB each for a model of
 # 135M on the CPU, where larger passes are no faster.
-TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 768}
+TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2_048}
+# A process that holds this many bytes more than after its first step gives memory back.
+GROWTH = 2**28
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "query_key_value", "qkv_proj", "c_attn", "dense")
 
 
@@ -147,7 +149,6 @@ def fit(
 
     def evaluate() -> float | None:
         model.eval()
-        _give_back_memory()
         loss = evaluation_loss(base, held_batches, pad_id) if held_batches else None
         if loss is not None:
             emit("eval", step=done, eval_loss=loss)
@@ -165,7 +166,7 @@ def fit(
     if not saved and not should_stop():
         eval_loss = evaluate()
     per_epoch = len(batches) if batches else math.ceil(len(examples.train) / config.batch_size)
-    order, epoch = [], -1
+    order, epoch, usual = [], -1, 0
     while done < steps and not should_stop():
         begun = time.monotonic()
         if done // per_epoch != epoch:
@@ -187,6 +188,10 @@ def fit(
                 f"try a learning rate below {config.learning_rate:g} or more warm-up than {config.warmup_steps} steps"
             )
         losses.append(loss)
+        held = memory(device)
+        usual = usual or held
+        if device.type == "cpu" and held > usual + GROWTH:
+            _give_back_memory()
         seconds = time.monotonic() - begun
         emit(
             "step",
@@ -198,7 +203,7 @@ def fit(
             seconds=seconds,
             tokens_per_second=now.tokens / seconds,
             rows_per_second=len(now.rows) / seconds,
-            memory=memory(device),
+            memory=held,
             # evaluations and probes are part of the time that is left, so the mean is over everything so far
             eta=(time.monotonic() - started) / (done - first) * (steps - done),
         )
