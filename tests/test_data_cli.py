@@ -189,7 +189,10 @@ def test_convert_writes_what_loads_to_the_same_conversations(row, out, capsys, t
 
 def test_convert_of_built_in_data_and_of_broken_rows(capsys, tmp_path):
     out = tmp_path / "calls.jsonl"
-    assert run(capsys, "convert", "tool-calls", "--to", "messages", "--out", out)[1] == f"600 rows in {out}\n"
+    assert (
+        run(capsys, "convert", "tool-calls", "--to", "messages", "--out", out)[1]
+        == f"{datasets.TOOL_CALL_ROWS} rows in {out}\n"
+    )
     assert load(out).conversations == load("tool-calls").conversations
     file = upload(tmp_path, "a.jsonl", QA + "broken\n")
     said = run(capsys, "convert", file, "--to", "messages", "--out", out)[1]
@@ -213,7 +216,7 @@ def test_list(capsys, tmp_path):
     upload(data, "odd.csv", "eins,zwei\nQ,A\n")
     found = json.loads(run(capsys, "list", "--json")[1])["datasets"]
     assert [(row["name"], row["built_in"], row["format"], row["rows"]) for row in found] == [
-        ("tool-calls", True, "messages", 600),
+        ("tool-calls", True, "messages", datasets.TOOL_CALL_ROWS),
         ("instructions", True, "alpaca", len(load("instructions").conversations)),
         ("mine.jsonl", False, "question-answer", 1),
         ("odd.csv", False, "", 0),

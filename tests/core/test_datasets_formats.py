@@ -309,6 +309,11 @@ def test_a_row_of_several_conversations():
         ({}, "no known format has the columns none"),
         ({"id": "0", "prompt": "8", "left": "m", "right": "n"}, "no known format has the columns id, prompt"),
         ({"input": "what a model said", "expected": {}}, "no known format"),
+        ({"question": [[user("Q")]], "gold": "A"}, "no known format has the columns question, gold"),
+        (
+            {"messages": [{"content": "Q"}, {"role": "user", "content": "Q"}]},
+            "no known format has the columns messages",
+        ),
         ({"instruction": "I", "input": [1], "output": "O"}, "column input: must be text, got a list"),
         ({"instruction": "I", "output": " "}, "column output: is empty"),
         ({"question": None, "answer": "A"}, "column question: must be text, got nothing"),
@@ -357,7 +362,7 @@ def test_a_format_that_is_not_there():
         ({"persona": "S", "ask": "Q", "x": "A"}, Mapping(system="persona", prompt="ask", answer="x")),
         ({"first": "Q", "second": "A"}, Mapping(prompt="first", answer="second")),
         ({"first": "Q", "second": "A", "third": "B"}, Mapping(prompt="first")),  # a part of it
-        ({"log": [user("Q")], "functions": []}, Mapping(messages="log", tools="functions")),
+        ({"log": [user("Q")], "functions": [], "question": "Q"}, Mapping(messages="log", tools="functions")),
         ({"score": "3.5", "n": 2}, Mapping()),
     ],
 )

@@ -402,6 +402,7 @@ def test_parquet_gives_plain_values(tmp_path):
             [{"role": "user", "content": "Q", "name": None}, {"role": "assistant", "content": "A", "name": "b"}]
         ],
         "score": [float("nan")],
+        "ratio": [0.5],
         "price": [decimal.Decimal("1.50")],
         "when": [datetime.datetime(2024, 1, 2, 3, 4)],
         "late": pyarrow.array([300_000_000_000], pyarrow.timestamp("s")),
@@ -420,6 +421,7 @@ def test_parquet_gives_plain_values(tmp_path):
     assert row == {
         "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A", "name": "b"}],
         "score": None,
+        "ratio": 0.5,
         "price": "1.50",
         "when": "2024-01-02T03:04:00",
         "lasts": "0:01:30",

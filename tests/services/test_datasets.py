@@ -45,7 +45,12 @@ def left(paths: Paths) -> list[str]:
 def test_an_empty_store_offers_what_is_built_in(store, paths):
     assert store.names() == core.names()
     first = store.entries()[0]
-    assert (first.name, first.format, first.rows, first.built_in) == ("tool-calls", "messages", 600, True)
+    assert (first.name, first.format, first.rows, first.built_in) == (
+        "tool-calls",
+        "messages",
+        core.TOOL_CALL_ROWS,
+        True,
+    )
     assert not paths.data.exists()
 
 
@@ -387,6 +392,41 @@ def test_what_the_child_says(lines, code, outcome, monkeypatch):
             list(hub_rows.stream("owner/name"))
     else:
         assert [row for row in hub_rows.stream("owner/name") if row] == outcome
+
+
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        ([{"a": "é"}], ['{"stage": "asked"}', '{"row": {"a": "\\u00e9"}}']),
+        (PlaygroundError("no split"), ['{"stage": "asked"}', '{"error": "no split"}']),
+    ],
+)
+def test_the_child(found, said, monkeypatch, capsys, tmp_path):
+    given = []
+
+    def rows(*words):
+        given.append((*words, os.listdir()))
+        if isinstance(found, PlaygroundError):
+            raise found
+        yield from found
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub_rows, "ask", given.append)
+    monkeypatch.setattr(hub_rows, "rows", rows)
+    monkeypatch.setattr(hub_rows.os, "_exit", given.append)
+    monkeypatch.setattr(hub_rows, "_end_with_parent", lambda: None)
+    (tmp_path / "o").mkdir()  # a folder of the data set's name is not it
+    hub_rows.main(['["o/n", "main", "train", 3]'])
+    assert capsys.readouterr().out.splitlines() == said
+    assert given == ["o/n", ("o/n", "main", "train", 3, []), 0]
+
+
+def test_the_child_ends_with_its_parent(monkeypatch):
+    ends = []
+    monkeypatch.setattr(hub_rows.os, "read", lambda *_: b"")
+    monkeypatch.setattr(hub_rows.os, "_exit", ends.append)
+    hub_rows._end_with_parent()
+    assert ends == [1]
 
 
 def test_rows_as_the_library_gives_them():

@@ -96,8 +96,6 @@ def _message(turn: dict) -> dict:
     # a message keeps its other keys (`name`, `tool_call_id`, …); those that Parquet filled up with None are dropped
     message = {k: v for k, v in turn.items() if v is not None} if sender == "role" else {}
     message |= {"role": role, "content": content}
-    if role is None:
-        del message["role"]
     if role == "tool" and isinstance(content, (dict, list)) and not _is_parts(content):
         message["content"] = json.dumps(content, ensure_ascii=False)
     if role == "assistant":
