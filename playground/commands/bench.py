@@ -1,10 +1,11 @@
-"""`playground bench lanes | train`: figures beside named peers, in one run."""
+"""`playground bench lanes | train | render`: figures beside named peers, in one run."""
 
 import argparse
 import importlib
 
 BENCHES = {
     "lanes": ("playground.bench.lanes", "base + two adapters decoded together ÷ the same three one after the other"),
+    "render": ("playground.bench.render", "a keystroke's renderings, and the report beside the bare tokenizer call"),
     "train": ("playground.bench.train", "tokens/s and peak memory beside TRL's SFTTrainer"),
 }
 
