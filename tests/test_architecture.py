@@ -17,7 +17,8 @@ LAYERS = (
 TOP = len(LAYERS)
 TEXT_ONLY = (
     *("messages", "tokenizer", "datasets", "templates", "sandbox", "tools", "tool_formats", "streaming"),
-    *("toolloop", "synthesis", "phrases", "scoring", "ratings"),
+    *("toolloop", "synthesis", "phrases", "scoring", "ratings", "training.collate", "progress"),
+    *("lint", "lint_case", "lint_checks", "report", "similarity", "token_counts", "split", "batch_view"),
 )
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "datasets")
 

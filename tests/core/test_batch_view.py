@@ -127,4 +127,5 @@ def test_the_matrix_is_the_trainers(tokenizer, trainer_rows):
 def test_the_shared_prefix_is_the_trainers(tokenizer, trainer_rows):
     rows, examples = trainer_rows
     assert view(tokenizer, rows, max_length=35).shared_prefix == shared_prefix(examples) >= 16
+    assert view(tokenizer, rows, max_length=35, packed=True).shared_prefix == 0
     assert view(tokenizer).shared_prefix == 0  # too short to be worth a pass of its own
