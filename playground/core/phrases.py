@@ -157,6 +157,10 @@ STORIES = {
             "Each of the {a} children gets {b} {things}. How many {things} are needed?",
             "A room is {a} metres long and {b} metres wide. What is its area in square metres?",
             "{name} buys {a} bags with {b} {things} in each bag. How many {things} is that?",
+            "{name} swims {a} metres every morning. How many metres is that in {b} mornings?",
+            "A field is {a} metres long and {b} metres wide. How big is it?",
+            "The printer makes {a} pages a minute. How many pages are that in {b} minutes?",
+            "A bag of {things} is {a} dollars. How much are {b} bags?",
         ],
         "/": [
             "{a} {things} are shared equally by {b} children. How many does each child get?",
@@ -169,6 +173,8 @@ STORIES = {
             "{name} reads {a} pages in {b} days, the same number each day. How many pages a day?",
             "There are {a} pupils in {b} classes of the same size. How many pupils are in one class?",
             "{a} litres of juice fill {b} bottles equally. How much is in each bottle?",
+            "{b} cousins pay {a} euros together, all the same. How much is it for each?",
+            "{b} workers share {a} hours of work equally. How many hours does each one work?",
         ],
     },
     TEST: {
@@ -217,6 +223,10 @@ UNIT_QUESTIONS = {
         "What is {a} {large} in {small}?",
         "{a} {large} are how many {small}?",
         "I want {a} {large} in {small}.",
+        "Change {a} {large} into {small}.",
+        "Express {a} {large} in {small}.",
+        "{a} {large} into {small}, please",
+        "How many {small} make {a} {large}?",
     ],
     TEST: [
         "How many {small} do {a} {large} have?",
@@ -319,6 +329,10 @@ TWO_CITIES = {
         "How cold is it in {city} and {city2}?",
         "Look at the weather in both {city} and {city2}, please.",
         "I need the weather for {city} and for {city2}.",
+        "Which city is colder, {city} or {city2}?",
+        "Get the weather for {city} and also for {city2}.",
+        "Both {city} and {city2}: what is the weather like?",
+        "Tell me about the weather in {city} first, then in {city2}.",
     ],
     TEST: ["Which is warmer, {city} or {city2}?", "Check the weather for both {city} and {city2}."],
 }
@@ -332,6 +346,10 @@ TWO_SUMS = {
         "I need both {e} and {e2}.",
         "Compute {e} and then {e2}.",
         "{e}, and after that {e2}?",
+        "Solve {e} first, and {e2} after that.",
+        "Both of these: {e} and {e2}.",
+        "Two sums: {e} and {e2}",
+        "Do these two for me: {e} and {e2}",
     ],
     TEST: ["Work out {e} first and then {e2}.", "Please do both: {e} and {e2}"],
 }
@@ -345,6 +363,10 @@ SUM_AND_CITY = {
         "Tell me {e}, and also how warm it is in {city}.",
         "Compute {e}, and what is the weather in {city}?",
         "How much is {e}, and is it cold in {city}?",
+        "Solve {e}, and tell me how warm {city} is.",
+        "Two questions: {e}, and how is the weather in {city}?",
+        "Give me {e}, and the weather in {city} as well.",
+        "Do {e} for me and look up the weather in {city} too.",
     ],
     TEST: ["Find {e}, and tell me the weather in {city} too.", "Two things: {e}, and the weather in {city}."],
 }
@@ -459,6 +481,8 @@ CHAT = {
         ("Can you calculate something for me?", "Sure. What should I calculate?"),
         ("I need help with a sum.", "Sure. What are the numbers?"),
         ("Can you check the weather for me?", "Sure. For which city?"),
+        ("What's the weather like?", "Which city do you mean?"),
+        ("Will it be sunny today?", "Which city do you mean?"),
         ("Please add these numbers.", "Which numbers should I add?"),
     ],
     TEST: [

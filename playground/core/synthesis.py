@@ -28,7 +28,9 @@ SPLITS = (phrases.TRAIN, phrases.TEST)
 CALCULATOR_SHARE, WEATHER_SHARE = 0.42, 0.33
 # Of the tool rows, about 35 %: result and answer follow. Weather results are long, so there are fewer of them.
 CONTINUED_SHARES = {calculator.NAME: 0.42, weather.NAME: 0.26}
-SEVERAL_SHARE = 0.08  # of the tool rows: two calls in one turn
+# Of the tool rows: two calls in one turn. Training has more of what is hard to learn than people ask.
+SEVERAL_SHARE = {phrases.TRAIN: 0.15, phrases.TEST: 0.08}
+BRACKETS_SHARE = {phrases.TRAIN: 0.6, phrases.TEST: 0.4}  # of the expressions with two operators
 EARLIER_SHARE = 0.04  # of all rows: an exchange comes before the question
 
 _SYMBOLS = {
@@ -88,7 +90,7 @@ class _Writer:
 
     def _new(self, kind: Callable[[], Ask], seen: set[str]) -> dict:
         for _ in range(200):
-            several = kind != self.chat and self.rng.random() < SEVERAL_SHARE
+            several = kind != self.chat and self.rng.random() < SEVERAL_SHARE[self.split]
             messages = self.conversation(self.several() if several else kind())
             key = json.dumps([m["content"] for m in messages if m["role"] == "user"])
             if key not in seen:
@@ -154,7 +156,7 @@ class _Writer:
         if tight:  # "23times47" nobody writes
             signs = {s: s if sign.isascii() and sign[0].isalpha() else sign for s, sign in signs.items()}
         gap = "" if tight else " "
-        brackets = len(operators) == 2 and not words and self.rng.random() < 0.4
+        brackets = len(operators) == 2 and not words and self.rng.random() < BRACKETS_SHARE[self.split]
         written, expression = [numbers[0]], [numbers[0]]
         for sign, value in zip(operators, numbers[1:], strict=True):
             written += [gap, signs[sign], gap, value]

@@ -19,7 +19,7 @@ def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
         yield Conversation(messages[: last + 1], conversation.tools, conversation.variables), due
 
 
-def exact_calls(model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=64) -> scoring.Score:
+def exact_calls(model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=112) -> scoring.Score:
     """Ask the model every row's question, greedily, and count the replies that make exactly the calls that are due."""
     format = for_template(template, tokenizer)
     if format is None:

@@ -1,0 +1,88 @@
+"""Three lanes on one copy of the real weights, and the shipped adapter calling real tools."""
+
+import pytest
+
+from playground.config import ASSETS, Paths, SamplingConfig
+from playground.core import tool_formats, toolloop
+from playground.core.messages import Conversation
+from playground.core.models import read_adapter
+from playground.core.tools import calculator, weather
+from playground.services.engine import Engine, Lane
+from playground.services.sources import Sources
+from playground.ui.tools_tab import EngineTurn
+
+pytestmark = pytest.mark.real_model
+NAME = "smollm2-135m-instruct"
+GREEDY = SamplingConfig(temperature=0.0, repetition_penalty=1.0, max_new_tokens=100)
+TOOLS = [calculator.make(), weather.make(None)]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    paths = Paths()
+    sources = Sources(paths)
+    sources.get(NAME)
+    engine = Engine(sources, paths)
+    yield engine
+    engine.close()
+
+
+def ask(engine, lane, conversation):
+    format = tool_formats.for_template(engine.template(lane), engine.tokenizer(NAME))
+
+    def generate(conversation):
+        return EngineTurn(engine.reply(lane, conversation, stop=format.STOPS))
+
+    return toolloop.run(generate, conversation, TOOLS, format)
+
+
+def test_base_instruct_and_tuned_answer_together(engine):
+    conversation = Conversation([{"role": "user", "content": "What is the capital of France?"}])
+    lanes = [Lane(NAME, template="plain"), Lane(NAME), Lane(NAME, adapter="tool-calling")]
+    replies = engine.replies([(Lane(**(vars(lane) | {"sampling": GREEDY})), conversation) for lane in lanes])
+    for reply in replies:
+        assert reply.wait(300)
+        assert reply.finish_reason in ("stop", "length"), reply.error
+    assert len({reply.prompt.text for reply in replies}) == 3
+    assert "Paris" in replies[1].text
+    assert engine.models() == [NAME]
+
+
+@pytest.mark.parametrize(
+    "question, tool, arguments, said",
+    [
+        ("What is 23 * 47?", "calculator", {"expression": "23 * 47"}, "1081"),
+        ("What's the weather in Paris?", "get_weather", {"city": "Paris"}, "Paris"),
+    ],
+)
+def test_the_shipped_adapter_calls_tools_and_tells_the_truth(engine, question, tool, arguments, said):
+    lane = Lane(NAME, adapter="tool-calling", sampling=GREEDY)
+    conversation = Conversation([{"role": "user", "content": question}], [t.schema for t in TOOLS])
+    events = list(ask(engine, lane, conversation))
+    calls = [event.call for event in events if event.kind == "call"]
+    assert [(call.name, call.arguments) for call in calls] == [(tool, arguments)]
+    (result,) = [event for event in events if event.kind == "result"]
+    assert result.fault is None
+    (answer,) = [event.text for event in events if event.kind == "answer"]
+    assert said in answer
+    value = result.value.get("result", result.value.get("temperature_c"))
+    assert str(value) in answer
+
+
+def test_small_talk_calls_nothing(engine):
+    lane = Lane(NAME, adapter="tool-calling", sampling=GREEDY)
+    conversation = Conversation([{"role": "user", "content": "Tell me a joke"}], [t.schema for t in TOOLS])
+    kinds = [event.kind for event in ask(engine, lane, conversation)]
+    assert "answer" in kinds
+    assert "call" not in kinds
+
+
+def test_the_shipped_adapter_says_where_it_comes_from():
+    folder = ASSETS / "adapters" / "tool-calling"
+    info = read_adapter(folder)
+    assert info.base_model == NAME
+    assert info.template.name == "chatml-tools"
+    assert info.details["config"]["recipe"] == "tool-calling"
+    assert info.details["scores"]["rows"] >= 120
+    assert info.details["scores"]["tuned"] > info.details["scores"]["untuned"] + 0.5
+    assert (folder / "adapter_model.safetensors").stat().st_size < 6 * 2**20
