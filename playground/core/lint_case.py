@@ -186,6 +186,8 @@ def _worded(conversation: Conversation) -> tuple[list[tuple[str, tuple]], Conver
 
 def _renamed(value: dict, rename) -> dict:
     """A tool or a call under another name."""
+    if not isinstance(value, dict):
+        return value
     inner = value.get("function")
     if isinstance(inner, dict) and isinstance(inner.get("name"), str):
         return {**value, "function": {**inner, "name": rename(inner["name"])}}

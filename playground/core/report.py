@@ -24,7 +24,7 @@ from playground.core.messages import Conversation, check_messages
 from playground.core.progress import Clock, Progress
 from playground.core.templates import Template, Text, texts
 from playground.core.token_counts import Count, TokenCounts
-from playground.core.tokenizer import Tokenizer
+from playground.core.tokenizer import HALF_A_PAIR, Tokenizer
 from playground.errors import PlaygroundError
 
 CHUNK = 1024  # rows between two signs of progress, fewer where they are long:
@@ -226,7 +226,7 @@ class _Rows:
             if not isinstance(text, Text):
                 self._problem(number, conversation, str(text))
             elif (count := next(counts)) is None:
-                self._problem(number, conversation, "its text holds half of a surrogate pair, which no tokenizer reads")
+                self._problem(number, conversation, HALF_A_PAIR)
             else:
                 self.counts.append(count)
                 self.mask_rules[text.mask_rule] += 1

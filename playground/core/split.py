@@ -112,15 +112,13 @@ def _check(shares: dict[str, float], conversations: Sequence, labels: Sequence |
 
 
 def _roomiest(counts: Counter, wanted: dict[str, dict[str, float]], total: dict[str, float]) -> str:
-    """The side that lacks most of these labels; where none lacks them all, the one that lacks most rows.
+    """The emptiest of the sides that lack all these rows of their labels, else of those that lack some of them.
 
-    A label with few rows fits on no side soon, and the sides' sizes decide: the shares of the whole are kept, those
-    within a rare label are not.
+    So the shares hold within a label as far as its rows go round, and what is left over evens out the sides.
     """
     fits = [side for side in total if all(wanted[label][side] >= count for label, count in counts.items())]
-    if fits:
-        return max(fits, key=lambda side: sum(wanted[label][side] for label in counts))
-    return max(total, key=total.__getitem__)
+    some = [side for side in total if sum(wanted[label][side] for label in counts) > 0]
+    return max(fits or some or total, key=total.__getitem__)
 
 
 def _line(row: dict) -> bytes:

@@ -50,7 +50,7 @@ class TokenCounts:
         if not self._tiles:
             return list(map(_by_offsets, texts, encodings))
         ends = numpy.cumsum(self._lengths(chain.from_iterable(ids)))
-        firsts = numpy.append(0, numpy.cumsum([len(row) for row in ids]))
+        firsts = numpy.append(0, numpy.cumsum([len(row) for row in ids], dtype=int))
         bases = numpy.append(0, ends)[firsts].tolist()  # bytes before each text
         asked = [sorted({c for start, end in text.ranges for c in (start, end - 1) if c >= 0}) for text in texts]
         places = [base + _byte(text.text, c) for text, base, row in zip(texts, bases, asked, strict=False) for c in row]

@@ -10,6 +10,7 @@ import tokenizers
 from playground.errors import PlaygroundError
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+HALF_A_PAIR = "the text holds half of a surrogate pair, which no tokenizer reads"
 _NO_LIMIT = 10**12  # configs write "no limit" as a huge number
 
 
@@ -67,7 +68,10 @@ class Tokenizer:
 
     def encode(self, text: str, plain: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and character offsets; no special tokens are added. `plain` reads control tokens in `text` as text."""
-        encoding = (self._plain if plain else self.backend).encode(text, add_special_tokens=False)
+        try:
+            encoding = (self._plain if plain else self.backend).encode(text, add_special_tokens=False)
+        except TypeError:  # the library's word for a string that is no UTF-8
+            raise PlaygroundError(HALF_A_PAIR) from None
         return encoding.ids, encoding.offsets
 
     def encode_parts(self, parts: list[tuple[str, bool]]) -> tuple[list[int], list[tuple[int, int]]]:

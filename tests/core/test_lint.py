@@ -347,6 +347,33 @@ def test_words_like_markers_inside_words_are_let_be(tokenizer):
     assert named(lint.lint(falcon, talk("User: yes", "No."), tokenizer)) == {("marker-in-content", "note")}
 
 
+@pytest.mark.parametrize(
+    "messages, what",
+    [
+        ([], "A conversation needs at least one message."),
+        (["x"], "Messages must be objects with a role and a content, got 'x'."),
+        (
+            [{"role": "user", "content": "half \ud83d"}],
+            "The text holds half of a surrogate pair, which no tokenizer reads.",
+        ),
+    ],
+)
+def test_a_row_that_is_none(messages, what, tokenizer):
+    assert [(f.rule, f.what) for f in lint.lint(template(), Conversation(messages), tokenizer)] == [("refused", what)]
+
+
+def test_odd_values_do_no_harm(tokenizer):
+    odd = [
+        {"role": "user", "content": "qz0qz qzaskqz qzanswerqz"},
+        {"role": "assistant", "content": None, "tool_calls": ["x", {"name": 3}]},
+        {"role": "tool", "content": [{"type": "text", "text": "hi"}]},
+    ]
+    hermes = templates.load("chatml")
+    assert rules(lint.lint(hermes, Conversation(odd, ["x", {"type": "function"}, {"name": "f"}]), tokenizer)) >= {
+        "tools-ignored"
+    }
+
+
 # A data set ----------------------------------------------------------------------------------------------------------
 
 

@@ -180,10 +180,15 @@ def test_rows_that_cannot_be_rendered_or_read(tokenizer):
     assert (found.rows, len(found.lengths)) == (4, 1)
     assert [(row, problem) for row, problem, _ in found.problems] == [
         (1, "the template picky, line 1, refuses this conversation: no system"),
-        (2, "its text holds half of a surrogate pair, which no tokenizer reads"),
+        (2, "the text holds half of a surrogate pair, which no tokenizer reads"),
         (4, "a conversation needs at least one message"),
         (4, "not a whole conversation: a conversation needs at least one message"),
     ]
+
+
+def test_no_row_can_be_rendered(tokenizer):
+    found = whole([Conversation([])], tokenizer=tokenizer)
+    assert (found.rows, found.lengths, found.languages) == (1, [], {"unsure": 1})
 
 
 # Progress ------------------------------------------------------------------------------------------------------------

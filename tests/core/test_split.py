@@ -62,6 +62,14 @@ def test_labels_are_on_every_side(seed):
         assert counts == {"common": 100 * share, "rare": 60 * share, 7: 40 * share}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_that_do_not_go_round(seed):
+    labels = [f"label {n // 5}" for n in range(200)]  # five rows each: four to train, the fifth to one of the others
+    sides = split.split(ROWS, seed=seed, labels=labels)
+    assert sizes(sides) == {"train": 160, "validation": 20, "test": 20}
+    assert set(Counter(labels[place] for place in sides["train"]).values()) == {4}
+
+
 def test_labels_too_rare_for_every_side_do_not_upset_the_sizes():
     labels = [f"label {n // 2}" for n in range(200)]  # two rows each
     assert sizes(split.split(ROWS, labels=labels)) == {"train": 160, "validation": 20, "test": 20}
