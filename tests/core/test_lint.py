@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from conftest import byte_level
+from tests.conftest import byte_level
 
 from playground.core import datasets, lint, templates
 from playground.core.lint import badges, lint_rows, lint_template

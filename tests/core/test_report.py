@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from conftest import byte_level
+from tests.conftest import byte_level
 from tokenizers import AddedToken, normalizers, processors
 
 from playground.core import report, templates
