@@ -504,7 +504,7 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
                     wrap_lines=True,
                     max_lines=20,
                 )
-    with gr.Accordion("Exact prompt of every turn", open=False, elem_classes="tools-code"):
+    with gr.Accordion("Exact prompt of every turn", open=False, elem_classes=["tools-code", "tools-exact"]):
         prompts = gr.Code(language=None, interactive=False, wrap_lines=True, show_label=False, max_lines=20)
     view = View(question, ask_button, stop_button, chatbot, line, prompts, model, adapter, template)
 
