@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from tests.conftest import byte_level
 
 from playground.core import datasets, lint, templates
 from playground.core.lint import badges, lint_rows, lint_template
@@ -12,6 +11,7 @@ from playground.core.lint_checks import RULES
 from playground.core.messages import Conversation
 from playground.core.templates import Template
 from playground.core.tokenizer import Tokenizer
+from tests.conftest import byte_level
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "chat_templates"
 SAMPLES = datasets.samples()

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from tests.conftest import byte_level
 from tokenizers import AddedToken, normalizers, processors
 
 from playground.core import report, templates
@@ -15,6 +14,7 @@ from playground.core.templates import Template, Text, render, texts
 from playground.core.token_counts import TokenCounts, _by_offsets
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
+from tests.conftest import byte_level
 
 CHATML = templates.load("chatml")
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
