@@ -374,7 +374,8 @@ def test_a_truncated_download_is_told_and_the_next_try_works(place, wheel, monke
         monkeypatch.setenv("PIP_RESUME_RETRIES", "0")
         message = error_of(sources(place).get, "tiny")
         assert "wheel: " in message
-        assert "incomplete" in message
+        # pip from 25.1 on compares lengths; an older one finds a wheel that cannot be opened
+        assert "incomplete" in message or "is invalid" in message
         assert sources(place).find("tiny") is None
         cut.clear()
         assert sources(place).get("tiny")
