@@ -30,7 +30,7 @@ from playground.ui.lanes import (
 )
 
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
-TICK = 0.11  # seconds between two updates of the page while lanes stream
+TICK = 0.3  # seconds between two updates while lanes stream; on two cores, more of them starve page and model
 
 EXAMPLES = (
     "What is 23 * 47?",
