@@ -9,7 +9,7 @@ import io
 import json
 import re
 from bisect import bisect_left, bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,8 +27,9 @@ from playground.core.token_counts import Count, TokenCounts
 from playground.core.tokenizer import HALF_A_PAIR, Tokenizer
 from playground.errors import PlaygroundError
 
-CHUNK = 1024  # rows between two signs of progress, fewer where they are long:
+FIRST_CHUNK, CHUNK = 128, 1024  # rows between two signs of progress: few at first, and fewer where they are long:
 CHUNK_CHARACTERS = 1_000_000  # tokens take some 40 bytes a character while they are counted
+AHEAD = 6  # chunks that may wait for the tokenizer; rendering is ahead of it, and the comparing runs beside it
 LANGUAGE_ROWS = 500  # languages are guessed on so many rows at most, evenly spread
 _LANGUAGE_CHARACTERS = 300
 _SURE = 0.4  # guesses below this score count as "unsure"
@@ -133,6 +134,9 @@ class _AtOnce(NamedTuple):
     def result(self):
         return self.value
 
+    def done(self) -> bool:
+        return True
+
 
 def _at_once(function, *arguments) -> _AtOnce:
     return _AtOnce(function(*arguments))
@@ -157,24 +161,27 @@ def survey(
     """
     total = len(conversations) if total is None and isinstance(conversations, Sized) else total
     rows, counts, clock = _Rows(tokenizer, numbers), TokenCounts(tokenizer), Clock(total)
-    pending, stopped = None, False
+    waiting, stopped = deque(), False
 
-    def count(chunk, rendered, encodings) -> None:
+    def count() -> None:
+        chunk, rendered, encodings = waiting.popleft()
         rows.count(chunk, rendered, counts.count(_rendered(rendered), encodings.result()))
 
     for chunk in _chunks(conversations):
         rendered = texts(template, chunk, tokenizer, masks=True)
         encodings = submit(counts.encode, [text.text for text in _rendered(rendered)])
+        waiting.append((chunk, rendered, encodings))
         rows.read(chunk)
-        if pending:
-            count(*pending)
+        while waiting and (waiting[0][-1].done() or len(waiting) > AHEAD):
+            count()
             yield clock.progress("reading", rows.done)
-        pending = chunk, rendered, encodings
         if stopped := cancel():
             break
-    if pending:
-        count(*pending)
     yield clock.progress("comparing", rows.done)
+    rows.compare()
+    while waiting:
+        count()
+        yield clock.progress("counting tokens", rows.done)
     yield clock.progress("done", rows.done, rows.report(not stopped))
 
 
@@ -191,6 +198,7 @@ class _Rows:
         self.talk: list[str] = []  # what everybody but the system says in each row
         self.signatures: list = []
         self.same, self.prompts = _Repeats(), _Repeats()  # by all that a row says, and by what comes before its answer
+        self.duplicates, self.near, self.contradictions, self.languages = [], [], [], Counter()  # what compare finds
         special = [token for token in tokenizer.special_tokens if token.strip()]
         self.control = re.compile("|".join(map(re.escape, special))) if special else None
 
@@ -234,22 +242,25 @@ class _Rows:
                     self._problem(number, conversation, "nothing in it is trained")
         self.done += len(chunk)
 
-    def report(self, complete: bool) -> Report:
-        duplicates, asked = self._alike(self.same), self._alike(self.prompts)
+    def compare(self) -> None:
+        """Who says the same, and in which language."""
+        self.duplicates, asked = self._alike(self.same), self._alike(self.prompts)
         values = numpy.concatenate([similarity.signatures([]), *self.signatures])
-        exact = set(map(tuple, duplicates))
-        near = [group for group in similarity.groups(self.talk, values) if tuple(group) not in exact]
-        contradictions = [group for group in asked if len({self._answer(place) for place in group}) > 1]
-        repeats = {place for group in duplicates for place in group[1:]}
+        exact = set(map(tuple, self.duplicates))
+        self.near = [group for group in similarity.groups(self.talk, values) if tuple(group) not in exact]
+        self.contradictions = [group for group in asked if len({self._answer(place) for place in group}) > 1]
+        repeats = {place for group in self.duplicates for place in group[1:]}
         for groups, sentence, known in (
-            (duplicates, "says the same as row {}", ()),
-            (near, "says nearly the same as row {}", repeats),
-            (contradictions, "answers the same prompt differently from row {}", repeats),
+            (self.duplicates, "says the same as row {}", ()),
+            (self.near, "says nearly the same as row {}", repeats),
+            (self.contradictions, "answers the same prompt differently from row {}", repeats),
         ):
             for first, *others in groups:
                 what = sentence.format(self._number(first))
                 self.problems += [Problem(i, what, self.talk[i][:_EXCERPT]) for i in others if i not in known]
-        languages = guess_languages(self.talk)
+        self.languages = guess_languages(self.talk)
+
+    def report(self, complete: bool) -> Report:
         return Report(
             rows=self.done,
             complete=complete,
@@ -261,11 +272,11 @@ class _Rows:
             turns=self.turns,
             with_tools=sum(bool(row.tools) for row in self.rows),
             with_calls=self.with_calls,
-            duplicates=[list(map(self._number, group)) for group in duplicates],
-            near_duplicates=[list(map(self._number, group)) for group in near],
-            contradictions=[list(map(self._number, group)) for group in contradictions],
-            languages=languages,
-            language_rows=languages.total(),
+            duplicates=[list(map(self._number, group)) for group in self.duplicates],
+            near_duplicates=[list(map(self._number, group)) for group in self.near],
+            contradictions=[list(map(self._number, group)) for group in self.contradictions],
+            languages=self.languages,
+            language_rows=self.languages.total(),
             problems=[problem._replace(row=self._number(problem.row)) for problem in sorted(self.problems)],
         )
 
@@ -315,13 +326,13 @@ def _last_answer(roles: list[str]) -> int | None:
 
 
 def _chunks(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
-    chunk, characters = [], 0
+    chunk, characters, most = [], 0, min(FIRST_CHUNK, CHUNK)
     for conversation in conversations:
         contents = [message.get("content") for message in conversation.messages if isinstance(message, dict)]
         own = sum([len(content) for content in contents if isinstance(content, str)]) + 500 * len(conversation.tools)
-        if chunk and (len(chunk) == CHUNK or characters + own > CHUNK_CHARACTERS):
+        if chunk and (len(chunk) == most or characters + own > CHUNK_CHARACTERS):
             yield chunk
-            chunk, characters = [], 0
+            chunk, characters, most = [], 0, min(2 * most, CHUNK)
         chunk.append(conversation)
         characters += own
     if chunk:

@@ -16,12 +16,23 @@ BANDS, PER_BAND = 12, 5  # a pair of similarity 0.8 shares a band with probabili
 THRESHOLD = 0.8
 _SEPARATOR = b"\xff" * (SHINGLE - 1)  # no UTF-8 text holds this byte
 _FOLD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\t\n\v\f\r", b"abcdefghijklmnopqrstuvwxyz     ")
+_AT_ONCE = 16_384  # bytes: what is made of so many stays in the processor's cache
 _EMPTY = numpy.uint32(0xFFFFFFFF)
 
 
 def signatures(texts: Sequence[str]) -> numpy.ndarray:
     """[texts, BINS] values; two texts agree in a bin about as often as their shingles overlap (Jaccard)."""
-    data = [_bytes(text) for text in texts]
+    data, parts = [_bytes(text) for text in texts], [numpy.zeros((0, BINS), numpy.uint32)]
+    first, size = 0, 0
+    for last, row in enumerate(data, 1):
+        size += len(row)
+        if size > _AT_ONCE or last == len(data):
+            parts.append(_signatures(data[first:last]))
+            first, size = last, 0
+    return numpy.concatenate(parts)
+
+
+def _signatures(data: list[bytes]) -> numpy.ndarray:
     joined = numpy.frombuffer(_SEPARATOR.join([*data, b""]), numpy.uint8)
     lengths = numpy.fromiter(map(len, data), numpy.int64, len(data))
     at = numpy.arange(lengths.sum()) + numpy.repeat(numpy.arange(len(data)) * len(_SEPARATOR), lengths)

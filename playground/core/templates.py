@@ -179,21 +179,23 @@ def texts(template: Template, conversations: list[Conversation], tokenizer=None,
     `masks=False` skips the search for what is trained: `ranges` is empty then and the rule "none".
     Raises PlaygroundError when the template is cut off on several of the conversations.
     """
-    groups, out, late = [], [None] * len(conversations), 0
-    for number, conversation in enumerate(conversations):
-        try:
-            call = _call(conversation, tokenizer, False)
-        except PlaygroundError as error:
-            out[number] = error
-        else:
-            groups.append((number, [call, *(_mask_calls(template, call) if masks else ())]))
-    share = max(1, len(groups)) if template.source == BUILT_IN else _ROWS_PER_REQUEST
-    for start in range(0, len(groups), share):
-        part = groups[start : start + share]
-        results = _run(template, [call for _, calls in part for call in calls])
-        alone = any(result.get("kind") in _CUT_OFF for result in results) and len(part) > 1
+    out, late = [], 0
+    for start in range(0, len(conversations), _ROWS_PER_REQUEST):
+        groups = []
+        for conversation in conversations[start : start + _ROWS_PER_REQUEST]:
+            try:
+                call = _call(conversation, tokenizer, False)
+                groups.append([call, *(_mask_calls(template, call) if masks else ())])
+            except PlaygroundError as error:
+                groups.append(error)
+        good = [calls for calls in groups if isinstance(calls, list)]
+        results = _run(template, [call for calls in good for call in calls])
+        alone = any(result.get("kind") in _CUT_OFF for result in results) and len(good) > 1
         results = iter(results)
-        for number, calls in part:
+        for calls in groups:
+            if not isinstance(calls, list):
+                out.append(calls)
+                continue
             own = list(islice(results, len(calls)))
             if alone:  # which of them was it?
                 own = _run(template, calls)
@@ -201,16 +203,16 @@ def texts(template: Template, conversations: list[Conversation], tokenizer=None,
             try:
                 text, cuts = _strip_control(_text(template, own[0]))
                 rule, ranges = _mask_rule(template, text, cuts, own) if masks else ("none", [])
-                out[number] = Text(text, ranges, rule)
+                out.append(Text(text, ranges, rule))
             except PlaygroundError as error:
-                out[number] = error
+                out.append(error)
                 if late >= _LATE_ROWS:
                     raise
     return out
 
 
 _CUT_OFF = ("time", "memory")
-_ROWS_PER_REQUEST = 64  # what one request to a worker asks for; its deadline is for all of them
+_ROWS_PER_REQUEST = 64  # what one request to a worker asks for: its deadline is for all of them
 _LATE_ROWS = 3  # so many rows of one call cut off, each asked for alone, say that it is the template
 
 

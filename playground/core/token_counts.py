@@ -16,6 +16,7 @@ from playground.core.templates import Text, token_ranges
 from playground.core.tokenizer import Tokenizer
 
 PROVEN = 64  # texts on which the pieces must give the tokenizer's own offsets
+AT_ONCE = 64  # texts counted together: what is made of so many stays in the processor's cache
 
 
 class Count(NamedTuple):
@@ -44,11 +45,15 @@ class TokenCounts:
 
     def count(self, texts: list[Text], encodings: list) -> list[Count | None]:
         """A Count for each of the texts that were encoded, None where `encode` gave none."""
-        ids = [encoding.ids if encoding else [] for encoding in encodings]
         if self._tiles is None:
-            self._tiles = all(map(self._tiled, texts[:PROVEN], ids, encodings))
+            self._tiles = all(map(self._tiled, texts[:PROVEN], encodings))
         if not self._tiles:
             return list(map(_by_offsets, texts, encodings))
+        slices = [slice(start, start + AT_ONCE) for start in range(0, len(texts), AT_ONCE)]
+        return [count for part in slices for count in self._by_pieces(texts[part], encodings[part])]
+
+    def _by_pieces(self, texts: list[Text], encodings: list) -> list[Count | None]:
+        ids = list(map(_ids, encodings))
         ends = numpy.cumsum(self._lengths(chain.from_iterable(ids)))
         firsts = numpy.append(0, numpy.cumsum([len(row) for row in ids], dtype=int))
         bases = numpy.append(0, ends)[firsts].tolist()  # bytes before each text
@@ -73,16 +78,20 @@ class TokenCounts:
             self._bytes[token] = len(piece.encode()) if piece in self._added else len(piece)
         return self._bytes[ids]
 
-    def _tiled(self, text: Text, ids: list[int], encoding) -> bool:
+    def _tiled(self, text: Text, encoding) -> bool:
         """Whether the pieces, one byte a letter, give the offsets that the tokenizer gives."""
         if encoding is None:
             return True
-        ends = numpy.cumsum(self._lengths(ids)).tolist()
+        ends = numpy.cumsum(self._lengths(encoding.ids)).tolist()
         characters = [i for i, character in enumerate(text.text) for _ in character.encode()]
         if (ends or [0])[-1] != len(characters):
             return False
         starts = [0, *ends]
         return encoding.offsets == [(characters[a], characters[b - 1] + 1) for a, b in zip(starts, ends, strict=False)]
+
+
+def _ids(encoding) -> list[int]:
+    return encoding.ids if encoding is not None else []
 
 
 def _by_offsets(text: Text, encoding) -> Count | None:

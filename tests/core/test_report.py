@@ -201,11 +201,12 @@ def test_progress_and_cancel(tokenizer, monkeypatch):
         ("reading", 3, 11),
         ("reading", 6, 11),
         ("reading", 9, 11),
+        ("reading", 11, 11),
         ("comparing", 11, 11),
         ("done", 11, 11),
     ]
     assert all(step.rate > 0 and step.eta >= 0 for step in steps)
-    assert [step.result is None for step in steps] == [True] * 4 + [False]
+    assert [step.result is None for step in steps] == [True] * 5 + [False]
     asked = []
     *_, last = survey(iter(ROWS), CHATML, tokenizer, cancel=lambda: asked.append(1) or len(asked) == 2)
     assert (last.result.rows, last.result.complete, last.total, last.eta) == (6, False, None, None)
@@ -312,7 +313,7 @@ def test_the_short_way_counts_the_same(kind, short, name, tokenizer_folders):
     first = texts(template, [talk("What is it?", " It is <｜é｜>.")], tokenizer, masks=True)
     counts.count(first, counts.encode([text.text for text in first]))
     assert counts._tiles is short
-    rows = [talk(*(pick.choice(SAID) for _ in range(pick.choice([2, 3, 4])))) for _ in range(60)]
+    rows = [talk(*(pick.choice(SAID) for _ in range(pick.choice([2, 3, 4])))) for _ in range(150)]
     rendered = texts(template, rows, tokenizer, masks=True)
     expected = [_by_offsets(text, tokenizer.backend.encode(text.text, add_special_tokens=False)) for text in rendered]
     assert counts.count(rendered, counts.encode([text.text for text in rendered])) == expected

@@ -120,5 +120,11 @@ def test_no_signature_has_an_empty_bin():
 
 
 def test_a_text_in_a_chunk_has_the_signature_it_has_alone():
-    texts = [sentence(n, 3 * n) for n in range(8)] + ["日本語の文" * 5, "\ud800 half of a pair"]
+    texts = [sentence(n, 3 * n) for n in range(8)] + [
+        "日本語の文" * 5,
+        "\ud800 half of a pair",
+        sentence(9, 9000),
+        "",
+        "a",
+    ]
     assert (signatures(texts) == numpy.concatenate([signatures([text]) for text in texts])).all()
