@@ -109,6 +109,10 @@ class Paths:
         return self.home / "data"
 
     @property
+    def templates(self) -> Path:
+        return self.home / "templates"
+
+    @property
     def votes(self) -> Path:
         return self.home / "votes.sqlite3"
 

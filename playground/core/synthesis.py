@@ -1,7 +1,7 @@
 """Seeded conversations that teach a small model when and how to call the demo tools.
 
 `tool_calls(n, seed, split)` writes rows `{"messages", "tools"}`: about 42 % arithmetic, 33 % weather and 25 % talk that
-needs no tool. 35 % of the tool rows go on with the tool's result and a spoken answer, taken from the real tools. Every
+needs no tool. A quarter of the tool rows go on with the tool's result and a spoken answer, from the real tools. Every
 row has the same tools and no system message, so all rows share one prompt prefix, which makes a training step cheaper.
 
 Training and testing share no phrase, no city and no number: phrases and cities stand in one table or the other, and a
@@ -26,12 +26,21 @@ from playground.errors import PlaygroundError
 
 SPLITS = (phrases.TRAIN, phrases.TEST)
 CALCULATOR_SHARE, WEATHER_SHARE = 0.42, 0.33
-# Of the tool rows, about 35 %: result and answer follow. Weather results are long, so there are fewer of them.
-CONTINUED_SHARES = {calculator.NAME: 0.42, weather.NAME: 0.26}
+# Of the tool rows, about a quarter: result and answer follow. Weather results are long, so there are fewer of them, and
+# two of them in one row cost a training step as much as five rows of one call.
+CONTINUED_SHARES = {
+    phrases.TRAIN: {calculator.NAME: 0.3, weather.NAME: 0.18},
+    phrases.TEST: {calculator.NAME: 0.42, weather.NAME: 0.26},
+}
+TWO_RESULTS_SHARE = {phrases.TRAIN: 0.05, phrases.TEST: 1.0}  # of the rows with two calls that would be continued
 # Of the tool rows: two calls in one turn. Training has more of what is hard to learn than people ask.
 SEVERAL_SHARE = {phrases.TRAIN: 0.15, phrases.TEST: 0.08}
+TWO_OPERATORS_SHARE = {phrases.TRAIN: 0.24, phrases.TEST: 0.16}  # of the expressions
 BRACKETS_SHARE = {phrases.TRAIN: 0.6, phrases.TEST: 0.4}  # of the expressions with two operators
-EARLIER_SHARE = 0.04  # of all rows: an exchange comes before the question
+UNITS_SHARE = {phrases.TRAIN: 12, phrases.TEST: 7}  # in 100, of the arithmetic
+CARELESS_SHARE = {phrases.TRAIN: 0.2, phrases.TEST: 0.12}  # of the weather: neither capitals nor a question mark
+COUNTRY_SHARE = {phrases.TRAIN: 0.1, phrases.TEST: 0.05}  # of the cities: "Kyoto, Japan"
+EARLIER_SHARE = {phrases.TRAIN: 0.025, phrases.TEST: 0.04}  # of all rows: an exchange comes before the question
 
 _SYMBOLS = {
     "+": ["+"], "-": ["-"], "*": ["*", "*", "*", "x", "×", "times"], "/": ["/", "/", "÷", "divided by"],
@@ -102,14 +111,15 @@ class _Writer:
 
     def sum(self) -> Ask:
         question, expression = self.rng.choices(
-            [self._symbols, self._spoken, self._single, self._story, self._units], [42, 14, 14, 23, 7]
+            [self._symbols, self._spoken, self._single, self._story, self._units],
+            [49 - UNITS_SHARE[self.split], 14, 14, 23, UNITS_SHARE[self.split]],
         )[0]()
         return Ask(question, ((calculator.NAME, {"expression": expression}),))
 
     def weather(self) -> Ask:
         city = self.pick(phrases.NOWHERE) if self.rng.random() < 0.03 else self.city()
         question = self.pick(phrases.WEATHER).format(city=city)
-        if self.rng.random() < 0.12:  # some visitors use neither capitals nor the question mark
+        if self.rng.random() < CARELESS_SHARE[self.split]:
             question = question.lower().rstrip("?.")
         return Ask(question, ((weather.NAME, {"city": city}),))
 
@@ -144,7 +154,8 @@ class _Writer:
 
     def _expression(self) -> tuple[str, str]:
         """An expression as people write it, and its one canonical writing."""
-        operators = self.rng.choices(["+", "-", "*", "/"], [3, 3, 4, 2], k=self.rng.choices([1, 2], [84, 16])[0])
+        several = self.rng.random() >= 1 - TWO_OPERATORS_SHARE[self.split]
+        operators = self.rng.choices(["+", "-", "*", "/"], [3, 3, 4, 2], k=2 if several else 1)
         numbers = [self.number() for _ in range(len(operators) + 1)]
         if operators == ["/"]:
             numbers = list(self.divisible())
@@ -205,7 +216,8 @@ class _Writer:
     def city(self) -> str:
         city = self.rng.choice(self.cities)
         name = self.rng.choice([city.name, *city.aliases]) if self.rng.random() < 0.2 else city.name
-        return f"{name}, {city.country}" if self.rng.random() < 0.05 and city.country != name else name
+        longer = self.rng.random() < COUNTRY_SHARE[self.split] and city.country != name
+        return f"{name}, {city.country}" if longer else name
 
     def top(self) -> int:
         return self.rng.choice([9, 30, 99, 99, 999, 9999])
@@ -236,15 +248,19 @@ class _Writer:
 
     def conversation(self, ask: Ask) -> list[dict]:
         earlier = []
-        if self.rng.random() < EARLIER_SHARE:
+        if self.rng.random() < EARLIER_SHARE[self.split]:
             first = self.rng.choice([self.sum, self.sum, self.weather, self.chat, self.chat])()
             earlier = self.exchange(first, continued=True)
-        continued = bool(ask.calls) and self.rng.random() < CONTINUED_SHARES[ask.calls[-1][0]]
+        continued = bool(ask.calls) and self.rng.random() < self._continued_share(ask)
         messages = [*earlier, *self.exchange(ask, continued)]
         if continued and self.rng.random() < 0.1:
             said, answer = self.pick(phrases.AFTERWARDS)
             messages += [_user(said), {"role": "assistant", "content": answer}]
         return messages
+
+    def _continued_share(self, ask: Ask) -> float:
+        share = CONTINUED_SHARES[self.split][ask.calls[-1][0]]
+        return share * TWO_RESULTS_SHARE[self.split] if len(ask.calls) > 1 else share
 
     def exchange(self, ask: Ask, continued: bool) -> list[dict]:
         if not ask.calls:

@@ -24,11 +24,11 @@ from playground.config import Paths, SamplingConfig, check
 from playground.core.messages import Conversation, check_messages
 from playground.core.models import AdapterInfo, check_adapter, read_adapter
 from playground.core.templates import Rendered, Template, render, stop_strings
-from playground.core.templates import load as load_template
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
 from playground.services.runs import adapters as adapter_folders
 from playground.services.sources import Sources
+from playground.services.templates import Templates
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +160,7 @@ class Engine:
     def __init__(self, sources: Sources, paths: Paths, load_in_4bit: bool = False, dtype: str = "auto"):
         self.sources = sources
         self.paths = paths
+        self.templates = Templates(paths)
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
         self._decoders: dict[str, Decoder] = {}
@@ -223,8 +224,8 @@ class Engine:
                 return trained_with
         tokenizer = self.tokenizer(lane.model)
         if not lane.template:
-            return load_template("model" if tokenizer.chat_template else "plain", tokenizer)
-        return load_template(lane.template, tokenizer)
+            return self.templates.load("model" if tokenizer.chat_template else "plain", tokenizer)
+        return self.templates.load(lane.template, tokenizer)
 
     def prompt(self, lane: Lane, conversation: Conversation) -> Rendered:
         """The exact prompt that `lane` sends for `conversation`."""

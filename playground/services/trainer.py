@@ -127,10 +127,10 @@ class _Prepared:
 
 def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, stop) -> dict:
     started = time.monotonic()
-    # Threads that wait by spinning take the cores from whoever works on them (with the chat on the same two cores,
-    # steps took 10 times as long); threads that never spin wake up late. So: spin for a moment (GNU OpenMP's count).
-    # Must be set before torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # Threads that wait by spinning take the cores from whoever works on them; threads that never spin wake up late, and
+    # on a virtual machine so late that a step takes twice as long. So: spin for a moment (GNU OpenMP's count; 200,000
+    # was quickest on two quiet cores). Must be set before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "200000")
     import torch
 
     if config.threads:
@@ -186,8 +186,9 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
 
 
 def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop) -> _Prepared:
-    from playground.core import datasets, templates
+    from playground.core import datasets
     from playground.core.training.collate import data_hash, prepare
+    from playground.services.templates import Templates
 
     # the data is read first: it is quick, and most mistakes are there
     data = datasets.load(config.data, paths)
@@ -200,7 +201,7 @@ def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop) -
             raise StoppedEarly from None
         raise
     loaded = _load(folder, config)
-    template = templates.load(config.template, loaded.tokenizer)
+    template = Templates(paths).load(config.template, loaded.tokenizer)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     if context and config.max_length > context:
         raise PlaygroundError(f"max_length {config.max_length:,} is past the model's context of {context:,} tokens")

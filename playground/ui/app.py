@@ -66,10 +66,12 @@ def cancel_model(services: Services) -> tuple:
 
 
 def make_services(config: ServeConfig, paths: Paths) -> Services:
+    from playground.services.datasets import Datasets
     from playground.services.engine import Engine
     from playground.services.fetches import Fetches
     from playground.services.jobs import Jobs
     from playground.services.sources import Sources
+    from playground.services.templates import Templates
     from playground.services.votes import Votes
 
     sources = Sources(paths)
@@ -79,6 +81,8 @@ def make_services(config: ServeConfig, paths: Paths) -> Services:
         engine=(engine := Engine(sources, paths)),
         jobs=Jobs(paths, sources),
         votes=Votes(paths.votes),
+        datasets=Datasets(paths),
+        templates=Templates(paths),
         fetches=Fetches(sources, then=engine.warm),
         model=config.model,
     )

@@ -421,7 +421,7 @@ def _lane(services: Services, index: int, lanes: list) -> LaneView:
                 allow_custom_value=True,
             )
             adapter_box = gr.Dropdown(adapter_choices(services), value=adapter, label="Adapter")
-            template_box = gr.Dropdown(template_choices(), value=template, label="Template")
+            template_box = gr.Dropdown(template_choices(services), value=template, label="Template")
             temperature_box = gr.Number(temperature, label="Temperature of this lane (empty: the shared one)")
         chatbot = gr.Chatbot(
             height=340,

@@ -26,6 +26,8 @@ class Services:
     engine: object
     jobs: object
     votes: object
+    datasets: object = None
+    templates: object = None
     fetches: Fetches | None = None
     model: str = ServeConfig.model  # the catalog name the app opened with
 

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 from playground.config import SamplingConfig, fields, parse
-from playground.core import templates
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane
 from playground.ui.common import Services
@@ -23,12 +22,8 @@ def adapter_choices(services: Services) -> list[tuple[str, str]]:
     return [("None", ""), *((f"{info.name} (for {info.base_model or 'any model'})", info.name) for info in found)]
 
 
-def template_choices() -> list[tuple[str, str]]:
-    return [
-        ("Automatic (adapter's or model's own)", ""),
-        ("Model's own", "model"),
-        *((n, n) for n in templates.names()),
-    ]
+def template_choices(services: Services) -> list[tuple[str, str]]:
+    return [("Automatic (adapter's or model's own)", ""), *services.templates.choices()]
 
 
 def default_lanes(services: Services) -> list[tuple[str, str, str, float | None]]:

@@ -1,7 +1,6 @@
 """Fine-tune: choose a recipe, start a run, and watch the model learn. The page only reads the run's folder."""
 
 import html
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,8 +9,8 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from playground.config import Paths, TrainConfig, fields, parse
-from playground.core import datasets, templates
+from playground.config import TrainConfig, fields, parse
+from playground.core import datasets
 from playground.core.tokenizer import Tokenizer
 from playground.core.training import collate
 from playground.core.training.recipes import recipes
@@ -110,6 +109,7 @@ def build(services: Services) -> None:
     gr.on(
         [page.load, *(form[name].change for name in COUNTED)], count, inputs, plan, trigger_mode="always_last", **QUIET
     )
+    page.load(lambda: gr.update(choices=services.datasets.names()), None, form["data"], **QUIET)
     file.upload(shown(partial(add_file, services)), file, form["data"], **QUEUED)
     start.click(shown(partial(start_run, services)), [recipe, *inputs], view.all, **QUEUED)
 
@@ -140,7 +140,7 @@ def _form(services: Services):
     form = {}
     for name in SIMPLE[:3]:
         form[name] = _component(services, name, getattr(config, name))
-    file = gr.UploadButton("Add a data file", file_types=list(datasets.SUFFIXES), size="sm")
+    file = gr.UploadButton("Add a data file", file_types=[*datasets.SUFFIXES, ".gz"], size="sm")
     with gr.Row():
         for name in SIMPLE[3:7]:
             form[name] = _component(services, name, getattr(config, name))
@@ -160,8 +160,8 @@ def _component(services: Services, name: str, value):
     look = {"label": name.replace("_", " ").capitalize(), "info": field.metadata["help"], "min_width": 140}
     choices = field.metadata.get("choices") or {
         "model": [(entry.title or entry.name, entry.name) for entry in services.sources.entries()],
-        "data": data_choices(services.paths),
-        "template": [*templates.names(), ("Model's own", "model")],
+        "data": services.datasets.names(),
+        "template": services.templates.choices(),
     }.get(name)
     if choices:
         return gr.Dropdown(list(choices), value=value, allow_custom_value="choices" not in field.metadata, **look)
@@ -213,12 +213,6 @@ EMPTY = (
 # ---- the form --------------------------------------------------------------------------------------------------
 
 
-def data_choices(paths: Paths) -> list[str]:
-    """Built-in data sets and uploaded files."""
-    uploaded = sorted(file.name for file in paths.data.glob("*") if file.suffix.lower() in datasets.SUFFIXES)
-    return [*datasets.names(), *uploaded]
-
-
 def use_recipe(name: str) -> list:
     """The recipe's description and settings; "" leaves the settings as they are."""
     if not name:
@@ -233,17 +227,14 @@ def _about(name: str) -> str:
 
 
 def add_file(services: Services, file: str) -> dict:
-    """Keep an uploaded data file where runs find it, once it can be read; select it."""
-    datasets.load(file)
-    services.paths.data.mkdir(parents=True, exist_ok=True)
-    given = Path(file)
-    target = services.paths.data / given.name
-    number = 2
-    while target.exists() and target.read_bytes() != given.read_bytes():
-        target = services.paths.data / f"{given.stem}-{number}{given.suffix}"
-        number += 1
-    shutil.copyfile(given, target)
-    return gr.update(choices=data_choices(services.paths), value=target.name)
+    """Keep an uploaded data file where every tab and every run finds it, once it can be read; select it."""
+    entry = services.datasets.add(Path(file))
+    if entry.problem:
+        raise PlaygroundError(
+            f"{entry.name} was added, but its rows are not understood yet: {entry.problem}. Say what its columns mean "
+            "in the Templates tab, under “Add your own data”"
+        )
+    return gr.update(choices=services.datasets.names(), value=entry.name)
 
 
 def config_from(recipe: str, values: tuple) -> TrainConfig:
@@ -260,14 +251,15 @@ def shown_plan(services: Services, *values) -> str:
 
 def plan(services: Services, config: TrainConfig) -> str:
     """Rows, trained tokens and steps in a sentence. Raises PlaygroundError when the run could not work."""
-    data = datasets.load(config.data, services.paths)
+    known = config.data in services.datasets.names()
+    data = services.datasets.load(config.data) if known else datasets.load(config.data, services.paths)
     rows = min(config.rows or len(data.conversations), len(data.conversations))
     folder = services.sources.find(config.model)
     if folder is None:
         return f"{rows:,} rows. The model is not on this machine yet; it is fetched when the run starts."
     tokenizer = Tokenizer.load(Path(folder))
     counted = TrainConfig(**{**asdict(config), "rows": min(rows, COUNT_ROWS)})
-    template = templates.load(config.template, tokenizer)
+    template = services.templates.load(config.template, tokenizer)
     examples = collate.prepare(counted, data.conversations, template, tokenizer, data.problems)
     if rows <= COUNT_ROWS:
         held, train = len(examples.held_out), len(examples.train)

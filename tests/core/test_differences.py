@@ -1,3 +1,4 @@
+import itertools
 import random
 
 from playground.core.differences import Difference, differences, shared_share
@@ -12,7 +13,7 @@ def test_the_parts_give_both_texts_again():
         assert "".join(part.left for part in found) == left
         assert "".join(part.right for part in found) == right
         assert all(part.left or part.right for part in found)
-        assert all(a.same != b.same for a, b in zip(found, found[1:], strict=False))
+        assert all(a.same != b.same for a, b in itertools.pairwise(found))
 
 
 def test_a_tag_is_never_cut_in_two():

@@ -9,6 +9,8 @@ import pytest
 from playground.config import Paths
 from playground.core.templates import Rendered
 from playground.errors import PlaygroundError
+from playground.services.datasets import Datasets
+from playground.services.templates import Templates
 from playground.services.votes import Votes
 from playground.ui import arena_tab
 from playground.ui.common import Services
@@ -152,6 +154,8 @@ def make_services(home) -> Services:
         engine=FakeEngine(),
         jobs=SimpleNamespace(),
         votes=Votes(paths.votes),
+        datasets=Datasets(paths),
+        templates=Templates(paths),
         fetches=FakeFetches(),
     )
 

@@ -1,16 +1,39 @@
 import re
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from playground.core import datasets
+from playground.config import Paths
+from playground.core import datasets, templates
+from playground.core.messages import parse_conversation
 from playground.core.tokenizer import Tokenizer
+from playground.errors import PlaygroundError
+from playground.services.datasets import Datasets
+from playground.services.templates import Templates
 from playground.ui import preview_tab
-from playground.ui.preview_tab import TEXT, TOKENS, Reader, draw, example_text, page, pick
+from playground.ui.lab import browse, cards
+from playground.ui.lab.browse import example_text
+from playground.ui.lab.cards import DIFF, TEXT, TOKENS
+from playground.ui.lab.shared import Reader
+from playground.ui.preview_tab import draw, system_and_tools, with_system, with_tools
 
 SAMPLES = datasets.samples()
+HOME = Paths(Path("nowhere"))
+READER = Reader(SimpleNamespace(templates=Templates(HOME), datasets=Datasets(HOME)), Tokenizer.load)
+
+
+def page(text, names, own="", view=TEXT, tokenizer=None, **more) -> str:
+    """The page with an own template's card put in front, as the editor shows it."""
+    drawn = preview_tab.page(READER, text, names, view, tokenizer, **more) if names or not own.strip() else ""
+    if not own.strip():
+        return drawn
+    conversation = parse_conversation(text)
+    sanitize, context = more.get("sanitize", True), more.get("context", 0)
+    template = templates.pasted(own, "your own")
+    return cards.card(template, conversation, tokenizer, view, sanitize=sanitize, context=context) + drawn
 
 
 class Text(HTMLParser):
@@ -57,17 +80,18 @@ def test_one_card_per_template():
 
 def test_counts(tokenizer):
     html = drawn("Question and answer", ["chatml"], tokenizer=tokenizer)
-    done = preview_tab.templates.render(
-        preview_tab.templates.load("chatml"), SAMPLES["Question and answer"], tokenizer, sanitize=True
-    )
+    done = templates.render(templates.load("chatml"), SAMPLES["Question and answer"], tokenizer, sanitize=True)
     shown = Text(re.search(r'<p class="counts">(.*?)</p>', html)[1]).text
     share = f"{sum(done.mask) / len(done.ids):.0%}"
-    assert shown == f"{len(done.text)} characters · {len(done.ids)} tokens · {sum(done.mask)} trained ({share})"
+    special = sum(id in tokenizer.special_ids for id in done.ids)
+    assert shown == (
+        f"{len(done.text)} characters · {len(done.ids)} tokens · {sum(done.mask)} trained ({share}) · {special} special"
+    )
 
 
 def test_token_chips(tokenizer):
     html = drawn("Question and answer", ["chatml"], TOKENS, tokenizer)
-    done = preview_tab.templates.render(preview_tab.templates.load("chatml"), SAMPLES["Question and answer"], tokenizer)
+    done = templates.render(templates.load("chatml"), SAMPLES["Question and answer"], tokenizer)
     chips = re.findall(r'<span class="r ([^"]*)" title="id (\d+) · token (\d+) · (.*?)">', html)
     assert [int(id) for _, id, _, _ in chips] == done.ids
     assert [int(n) for _, _, n, _ in chips] == list(range(1, len(done.ids) + 1))
@@ -92,11 +116,11 @@ def test_markup_in_one_token_is_escaped(tokenizer):
     html = page("Hi <tool_call>", ["chatml"], "", TOKENS, tokenizer, sanitize=False)
     assert "tool_call" not in Text(html).tags
     assert ">&lt;tool_call&gt;</span>" in html
-    assert Text(preview_tab.chip_text("<img src=x onerror=alert(1)>")).tags == [
+    assert Text(cards.chip_text("<img src=x onerror=alert(1)>")).tags == [
         "span",
         "span",
     ]  # the marks of its spaces
-    assert "<img" not in preview_tab.chip_text("<img src=x onerror=alert(1)>")
+    assert "<img" not in cards.chip_text("<img src=x onerror=alert(1)>")
 
 
 def test_markup_in_a_template_or_in_an_error_is_shown_not_executed(tokenizer):
@@ -206,48 +230,151 @@ def test_a_long_message_is_cut_on_the_page_but_counted_whole(tokenizer):
 def reader(folder=None, loads=Tokenizer.load) -> Reader:
     entry = SimpleNamespace(name="tiny", title="Tiny model", context=64)
     sources = SimpleNamespace(find=lambda name: folder, entries=lambda: [entry])
-    return Reader(SimpleNamespace(sources=sources), loads)
+    services = SimpleNamespace(sources=sources, templates=Templates(HOME), datasets=Datasets(HOME), model="tiny")
+    return Reader(services, loads)
 
 
 def test_draw_without_a_model_shows_text_and_says_why():
-    html, timer = draw(reader(), "Hi", ["chatml"], "", TOKENS, "tiny", False, True)
+    html, timer = draw(reader(), "Hi", ["chatml"], TOKENS, "tiny", False, True)
     assert "Tiny model is not on this machine yet, so there are no token ids" in Text(html).text
     assert "<|im_start|>user↵\nHi<|im_end|>" in Text(body(html)).text
     assert timer.active is True  # looks again until it is there
 
 
 def test_draw_with_a_model(tokenizer_folder):
-    html, timer = draw(reader(tokenizer_folder), "Hi", ["chatml", "model"], "", TOKENS, "tiny", True, True)
+    html, timer = draw(reader(tokenizer_folder), "Hi", ["chatml", "model"], TOKENS, "tiny", True, True)
     assert "not on this machine" not in html
     assert html.count('<div class="body tokens">') == 2
     assert timer.active is False
 
 
 def test_draw_with_a_broken_tokenizer(tmp_path):
-    html, timer = draw(reader(tmp_path), "Hi", ["chatml"], "", TEXT, "tiny", False, True)
+    html, timer = draw(reader(tmp_path), "Hi", ["chatml"], TEXT, "tiny", False, True)
     assert "The tokenizer cannot be read, so there are no token ids" in Text(html).text
     assert "<|im_start|>user" in Text(body(html)).text
     assert timer.active is False
 
 
+# Browse ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A reader over a store with one data set of 12 rows."""
+    store = Datasets(Paths(tmp_path))
+    rows = [{"instruction": f"Question {n}", "output": f"Answer {n}" + " and more" * (n == 7)} for n in range(1, 13)]
+    store.add_rows(rows, "mine.jsonl")
+    return Reader(SimpleNamespace(datasets=store, templates=Templates(Paths(tmp_path))), Tokenizer.load)
+
+
+SOURCE = "data:mine.jsonl"
+
+
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_samples_survive_the_text_field(sample):
-    text, row = pick(sample, None)
-    assert preview_tab.parse_conversation(text) == SAMPLES[sample]
-    assert row["visible"] is False
+    place, _number, text, _where, rows = browse.open_source(READER, sample)
+    assert parse_conversation(text) == SAMPLES[sample]
+    assert (place, rows["visible"]) == (0, False)
 
 
-def test_pick_a_row_of_a_data_set():
-    conversations = datasets.load("instructions").conversations
-    for given, taken in [(2, 2), (None, 1), (0, 1), (10**6, len(conversations))]:
-        text, row = pick("data:instructions", given)
-        assert preview_tab.parse_conversation(text) == conversations[taken - 1]
-        assert (row["visible"], row["label"]) == (True, f"Row of {len(conversations)}")
+def asked(values: list) -> str:
+    return parse_conversation(values[2]).messages[0]["content"]
+
+
+def test_walk_through_the_rows(data):
+    assert asked(browse.open_source(data, SOURCE)) == "Question 1"
+    assert asked(browse.move(data, browse.NEXT, SOURCE, 0)) == "Question 2"
+    assert asked(browse.move(data, browse.PREVIOUS, SOURCE, 0)) == "Question 12"
+    assert asked(browse.move(data, browse.NEXT, SOURCE, 11)) == "Question 1"
+    for given, taken in [(5, 5), (None, 1), (0, 1), (-3, 1), (10**6, 12)]:
+        values = browse.go_to(data, SOURCE, given)
+        assert asked(values) == f"Question {taken}"
+        assert values[0] == taken - 1
+        assert (values[1]["value"], values[1]["label"]) == (taken, "Row of 12")
+
+
+def test_search_goes_on_to_the_next_row_that_holds_the_words(data):
+    first = browse.find(data, SOURCE, "QUESTION 1", 0)
+    assert asked(first) == "Question 10"
+    assert "2 of 4 rows that hold “question 1”" in first[3]
+    assert asked(browse.find(data, SOURCE, "question 1", 11)) == "Question 1"  # round and round
+    with pytest.raises(PlaygroundError, match="no row holds 'elephant'; 12 rows were searched"):
+        browse.find(data, SOURCE, "elephant", 0)
+    with pytest.raises(PlaygroundError, match="write a word"):
+        browse.find(data, SOURCE, "  ", 0)
+
+
+def test_jumps(data):
+    assert asked(browse.jump_to(data, SOURCE, "the longest")) == "Question 7"
+    assert asked(browse.jump_to(data, SOURCE, "the shortest")) == "Question 1"
+    with pytest.raises(PlaygroundError, match="mine.jsonl has no such row: the first with a tool call"):
+        browse.jump_to(data, SOURCE, "the first with a tool call")
+    values = browse.jump_to(READER, "data:tool-calls", "the first with a tool call")
+    assert any(m.get("tool_calls") for m in parse_conversation(values[2]).messages)
+    assert values[-1] is None  # the same jump can be chosen again
+
+
+# The example, edited in place -----------------------------------------------------------------------------------------
+
+TALK = '{"messages": [{"role": "user", "content": "Hi"}], "enable_thinking": true}'
+
+
+def test_a_system_prompt_is_put_first_changed_and_taken_away():
+    text, told = with_system(TALK, "Be brief.")
+    assert told == ""
+    given = parse_conversation(text)
+    assert [m["role"] for m in given.messages] == ["system", "user"]
+    assert given.variables == {"enable_thinking": True}
+    assert system_and_tools(text)[0] == "Be brief."
+    text, _ = with_system(text, "Be long.")
+    assert [m["content"] for m in parse_conversation(text).messages] == ["Be long.", "Hi"]
+    text, _ = with_system(text, "")
+    assert [m["role"] for m in parse_conversation(text).messages] == ["user"]
+
+
+def test_tools_are_edited_as_json():
+    tools = '[{"type": "function", "function": {"name": "f", "parameters": {}}}]'
+    text, told = with_tools(TALK, tools)
+    assert told == ""
+    assert parse_conversation(text).tools[0]["function"]["name"] == "f"
+    for given, sentence in [("[{", "not valid JSON yet"), ("{}", "must be a list"), ("[1]", "must be a list")]:
+        text, told = with_tools(TALK, given)
+        assert sentence in told
+        assert "value" not in text  # the example stays
+    assert "has to be mended first" in with_tools("[{", tools)[1]
+
+
+# Difference -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_difference_of_two_templates():
+    html = drawn("Question and answer", ["chatml", "alpaca", "falcon"], DIFF)
+    assert re.findall(r"<h3>(.*?)</h3>", html) == ["ChatML and Alpaca", "ChatML and Falcon"]
+    first = re.findall(r'<div class="body diff">(.*?)</div></section>', html, re.DOTALL)[0]
+    left = Text(re.sub(r"<ins.*?</ins>", "", first, flags=re.DOTALL)).text.replace("↵", "")
+    right = Text(re.sub(r"<del.*?</del>", "", first, flags=re.DOTALL)).text.replace("↵", "")
+    for seen, name in [(left, "chatml"), (right, "alpaca")]:
+        assert seen == templates.render(templates.load(name), SAMPLES["Question and answer"]).text
+    assert "Both write the same text." in drawn("Question and answer", ["chatml", "chatml"], DIFF)
+    assert "Choose two templates" in drawn("Question and answer", ["chatml"], DIFF)
+
+
+def test_the_difference_shows_markup_as_text():
+    html = page(HOSTILE, ["chatml", "alpaca"], view=DIFF)
+    assert set(Text(html).tags) <= {"div", "span", "section", "header", "h3", "p", "b", "br", "del", "ins"}
+
+
+def test_the_lesson_of_the_wrong_template():
+    text, names, view, generation, _ = preview_tab.lessons.start(READER)
+    html = preview_tab.page(READER, text, names, view, generation=generation)
+    assert "### Response:" in Text(html).text
+    assert "<|im_start|>assistant" in Text(html).text
+    share = int(re.search(r"(\d+)% of the characters are the same", html)[1])
+    assert share < 50
 
 
 def test_the_tab_builds_without_a_model(tmp_path):
     gr = pytest.importorskip("gradio")
-    entry = SimpleNamespace(name="tiny", title="Tiny model", context=64)
-    services = SimpleNamespace(sources=SimpleNamespace(find=lambda n: None, entries=lambda: [entry]), model="tiny")
+    services = reader().services
     with gr.Blocks():
         preview_tab.build(services)

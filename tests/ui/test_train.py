@@ -11,8 +11,10 @@ from playground.config import Paths, TrainConfig, fields
 from playground.core import datasets
 from playground.errors import PlaygroundError
 from playground.services import runs
+from playground.services.datasets import Datasets
 from playground.services.jobs import Jobs
 from playground.services.runs import Events
+from playground.services.templates import Templates
 from playground.ui import train_tab
 from playground.ui.train_tab import NAMES, View
 
@@ -45,7 +47,8 @@ def services(tmp_path, tokenizer_folder):
     paths, sources = Paths(tmp_path), Sources(tokenizer_folder)
     trainer = "import sys; from playground.services import runs; runs.Events(sys.argv[1]).state('finished', '2 steps')"
     jobs = Jobs(paths, sources, command=(sys.executable, "-c", trainer))
-    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs)
+    stores = {"datasets": Datasets(paths), "templates": Templates(paths)}
+    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs, **stores)
 
 
 def values(**changes):
@@ -157,7 +160,8 @@ def test_start_launches_a_run_and_shows_it(services):
     assert shown["runs"]["value"] == "mine"
     run = runs.find(services.paths, "mine")
     assert (run.config.rows, run.config.data) == (8, "instructions")
-    run.process().wait(10)
+    if process := run.process():  # it may have ended already
+        process.wait(10)
     assert run.state == "finished"
 
 

@@ -17,7 +17,7 @@ from playground.errors import PlaygroundError
 IGNORE = -100
 # Examples are sorted by length within windows of this many batches: little padding, and steps that still mix kinds of
 # rows (a step of nothing but short chit-chat undoes what the tool rows before it taught).
-WINDOW = 4
+WINDOW = 8
 # A shared prefix shorter than this is not worth a forward pass of its own.
 MIN_PREFIX = 16
 

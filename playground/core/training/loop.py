@@ -24,8 +24,9 @@ from playground.errors import PlaygroundError
 # Padded tokens in one forward and backward pass; a step of more is done in pieces. About 1.7 MB each for a model of
 # 135M, so this sets the peak memory; on two cores, pieces of 768 tokens took about a quarter longer.
 TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2_048}
-# A process that holds this many bytes more than after its first step gives memory back.
-GROWTH = 2**28
+# A process that holds this many bytes more than after its first step gives memory back. That is not free: what was
+# given back has to be asked for again, page by page; done after every step it cost a quarter of the time.
+GROWTH = 3 * 2**30
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "query_key_value", "qkv_proj", "c_attn", "dense")
 
 
