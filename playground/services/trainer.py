@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from playground.config import Paths, TrainConfig
+from playground.core.cores import Cores
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.jobs import wait_for_device
@@ -127,14 +128,15 @@ class _Prepared:
 
 def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, stop) -> dict:
     started = time.monotonic()
-    # Threads that wait by spinning take the cores from whoever works on them; threads that never spin wake up late, and
-    # on a virtual machine so late that a step takes twice as long. So: spin for a moment (GNU OpenMP's count; 200,000
-    # was quickest on two quiet cores). Must be set before torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "200000")
+    # Threads that wait by spinning take the cores from whoever works on them (beside a busy browser on two cores, steps
+    # took 10 times as long); threads that never spin wake up late. So: spin for a moment (GNU OpenMP's count; ten times
+    # as many are a fifth quicker on a machine with nothing else to do). Must be set before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     import torch
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    adapt = (lambda: None) if config.threads else Cores(torch.set_num_threads).adapt
     ready = _prepare(run, config, paths, sources, emit, stop)
     from playground.core.training import loop, truth
     from playground.core.training.recipes import recipe
@@ -151,6 +153,7 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
         stop,
         _probe(model, ready, config),
         run.folder / "checkpoints",
+        adapt=adapt,
     )
     result = {
         "steps": outcome.step,
@@ -165,7 +168,7 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     trained = truth.log_probabilities(model, row)
     scores = None
     if config.recipe and recipe(config.recipe).scored and not outcome.stopped:
-        scores = _score(model, ready)
+        scores = _score(model, ready, adapt)
         emit("scores", **scores)
     save(model, run.folder, config.model, _about(ready, config, outcome, scores))
     # from here on it is about the file on the disk and a base that no training has touched
@@ -273,7 +276,7 @@ def _probe(model, ready: _Prepared, config: TrainConfig) -> Callable[[], dict] |
     return probe
 
 
-def _score(model, ready: _Prepared) -> dict:
+def _score(model, ready: _Prepared, adapt: Callable) -> dict:
     """Exact calls on held-out questions, with the adapter and without it."""
     from playground.core import synthesis
     from playground.core.training.scores import exact_calls
@@ -282,9 +285,9 @@ def _score(model, ready: _Prepared) -> dict:
     tokenizer, template = ready.loaded.tokenizer, ready.template
     # eager attention is faster for a training step, and slower for many rows with a long cache
     model.get_base_model().set_attn_implementation("sdpa")
-    tuned = exact_calls(model, tokenizer, template, rows)
+    tuned = exact_calls(model, tokenizer, template, rows, adapt=adapt)
     with model.disable_adapter():
-        untuned = exact_calls(model, tokenizer, template, rows)
+        untuned = exact_calls(model, tokenizer, template, rows, adapt=adapt)
     return {
         "rows": tuned.total,
         "untuned": untuned.rate,

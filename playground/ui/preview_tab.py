@@ -51,6 +51,7 @@ def build(services: Services) -> None:
                 services.templates.choices(),
                 value=DEFAULT_TEMPLATES,
                 multiselect=True,
+                allow_custom_value=True,  # see browse.build
                 label="Templates, side by side",
                 elem_id="lab-templates",
             )

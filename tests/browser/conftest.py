@@ -115,7 +115,7 @@ class Visitor:
         self.context = browser.new_context(viewport=context.pop("viewport", {"width": 1280, "height": 900}), **context)
         self.hosts, self.complaints = set(), []
         self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(float(os.environ.get("PLAYGROUND_WAIT", 60)) * 1000)
         self.page.on("request", lambda request: self.hosts.add(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))

@@ -277,6 +277,13 @@ def test_samples_survive_the_text_field(sample):
     assert (place, rows["visible"]) == (0, False)
 
 
+def test_a_source_that_is_not_there_is_said(data):
+    with pytest.raises(PlaygroundError, match="there is no example 'nonsense'"):
+        browse.open_source(data, "nonsense")
+    with pytest.raises(PlaygroundError, match="there is no data set 'gone.json'"):
+        browse.open_source(data, "data:gone.json")
+
+
 def asked(values: list) -> str:
     return parse_conversation(values[2]).messages[0]["content"]
 

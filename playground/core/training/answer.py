@@ -1,5 +1,7 @@
 """Greedy answers from the model in training: for the probe prompts and for scoring."""
 
+from collections.abc import Callable
+
 import torch
 
 from playground.core.training.collate import common_start
@@ -14,24 +16,25 @@ def answer_batch(
     max_new_tokens: int,
     stop_ids: set[int],
     stop_strings: tuple[str, ...] = (),
+    adapt: Callable[[], object] = lambda: None,
 ) -> list[str]:
     """Continue each prompt (token ids, not empty) greedily, all in one batch; the texts up to the first stop.
 
     What all prompts start with is run once. Special tokens stay in the text (a tool call may be written with them),
-    the stop itself does not.
+    the stop itself does not. `adapt()` is called before each token, to choose the threads.
     """
     if not prompts:
         return []
     was_training = model.training
     model.eval()
     try:
-        rows = _greedy(model, prompts, max_new_tokens, stop_ids)
+        rows = _greedy(model, prompts, max_new_tokens, stop_ids, adapt)
     finally:
         model.train(was_training)
     return [_text(row, tokenizer, stop_ids, stop_strings) for row in rows]
 
 
-def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int]) -> list[list[int]]:
+def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int], adapt=lambda: None):
     device = next(model.parameters()).device
     shared = min(common_start(prompts), min(map(len, prompts)) - 1) if can_share(model) and len(prompts) > 1 else 0
     cache = None
@@ -48,6 +51,7 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
     written: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))  # which prompt each row of the batch continues
     for _ in range(max_new_tokens):
+        adapt()
         out = model(
             input_ids=ids,
             attention_mask=mask,

@@ -124,12 +124,14 @@ def fit(
     probe: Callable[[], dict] | None = None,
     checkpoints: Path | None = None,
     batches: list[Batch] | None = None,
+    adapt: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Train the adapter in `model` (a PeftModel) and leave it there.
 
     `probe()` is called at each evaluation, with the model in evaluation mode; what it returns goes into a "sample".
     With `checkpoints`, the newest checkpoint in that folder is continued and a new one is written at each evaluation
-    and at a stop. `batches` gives the steps' batches where their order is not to be drawn.
+    and at a stop. `batches` gives the steps' batches where their order is not to be drawn. `adapt()` is called before
+    each step, to choose its threads.
     Raises PlaygroundError when the loss is no number.
     """
     base = model.get_base_model()
@@ -170,6 +172,7 @@ def fit(
     order, epoch, usual = [], -1, 0
     while done < steps and not should_stop():
         begun = time.monotonic()
+        adapt()
         if done // per_epoch != epoch:
             epoch = done // per_epoch
             order = batches or batches_of_epoch(examples.train, config, epoch)

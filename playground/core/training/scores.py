@@ -19,7 +19,9 @@ def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
         yield Conversation(messages[: last + 1], conversation.tools, conversation.variables), due
 
 
-def exact_calls(model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=112) -> scoring.Score:
+def exact_calls(
+    model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=112, adapt=lambda: None
+) -> scoring.Score:
     """Ask the model every row's question, greedily, and count the replies that make exactly the calls that are due."""
     format = for_template(template, tokenizer)
     if format is None:
@@ -34,7 +36,7 @@ def exact_calls(model, tokenizer, template, rows: list[dict], batch_size=40, max
     for start in range(0, len(asked), batch_size):
         part = asked[start : start + batch_size]
         prompts = [ids for ids, _, _ in part]
-        replies = answer_batch(model, tokenizer, prompts, max_new_tokens, stop_ids, stop_strings)
+        replies = answer_batch(model, tokenizer, prompts, max_new_tokens, stop_ids, stop_strings, adapt)
         for reply, (_, tools, due) in zip(replies, part, strict=True):
             outcomes.append(scoring.outcome(due, format.parse(reply).calls, tools))
             kinds.append(scoring.kind(due))

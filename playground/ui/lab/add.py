@@ -22,7 +22,7 @@ COLUMNS = ("prompt", "input", "answer", "system", "reasoning", "messages", "tool
 NO_COLUMN = "–"
 
 CSS = """
-.lab-preview { overflow-x: auto; }
+.lab-preview { overflow-x: auto; contain: inline-size; }
 .lab-preview table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
 .lab-preview td, .lab-preview th {
   border: 1px solid var(--border-color-primary); padding: 4px 8px; text-align: left; vertical-align: top;

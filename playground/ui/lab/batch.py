@@ -16,7 +16,10 @@ MOST_CELLS = 400  # of a line that are drawn; the middle of a longer one is left
 QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 CSS = """
-.lab-batch { overflow-x: auto; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); }
+.lab-batch {
+  overflow-x: auto; contain: inline-size; border: 1px solid var(--border-color-primary);
+  border-radius: var(--radius-lg);
+}
 .lab-batch table { border-collapse: separate; border-spacing: 0; font-family: var(--font-mono); font-size: 0.8em; }
 .lab-batch th, .lab-batch td {
   border-right: 1px solid var(--border-color-primary); border-bottom: 1px solid var(--border-color-primary);

@@ -35,7 +35,11 @@ class Browser:
 
 
 def build(reader: Reader) -> Browser:
-    source = gr.Dropdown(source_choices(reader), value=DEFAULT_SAMPLE, label="Start from", filterable=True)
+    # gradio checks a value against the choices it knows, and an event may arrive before the choices it brought; what is
+    # not there is said by `Reader.data`
+    source = gr.Dropdown(
+        source_choices(reader), value=DEFAULT_SAMPLE, label="Start from", filterable=True, allow_custom_value=True
+    )
     row = gr.State(0)
     with gr.Column(visible=False) as rows:
         with gr.Row(elem_classes="lab-browse"):

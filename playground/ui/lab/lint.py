@@ -32,6 +32,7 @@ ROWS_NAMED = 6
 CSS = """
 .lint-findings { list-style: none; margin: 0; padding: 0; }
 .lint-findings li { margin: 0; padding: 10px 14px; border-left: 4px solid var(--border-color-primary); }
+.templates-view .lint-findings li > p { display: block; }
 .lint-findings li + li { border-top: 1px solid var(--border-color-primary); }
 .lint-findings li.error { border-left-color: var(--warn); }
 .lint-findings li.warning { border-left-color: #b7791f; }
@@ -48,7 +49,7 @@ CSS = """
 .lint-chip small { color: var(--body-text-color-subdued); font-size: 0.85em; margin-left: 4px; }
 .templates-card p.lint-none { margin: 0; padding: 14px; font-size: var(--text-md); }
 .lint-tallies .templates-card { margin: 0 0 12px; }
-.lint-scroll { overflow-x: auto; }
+.lint-scroll { overflow-x: auto; contain: inline-size; }
 .lint-scroll table { border-collapse: collapse; width: 100%; min-width: 46rem; font-size: var(--text-sm); }
 .lint-scroll th, .lint-scroll td { text-align: left; vertical-align: top; padding: 6px 10px;
   border-bottom: 1px solid var(--border-color-primary); }

@@ -51,7 +51,10 @@ class Reader:
         """The rows of a source of the list "Start from"; a sample is a data set of one row."""
         if source.startswith(DATA):
             return self.services.datasets.load(source.removeprefix(DATA))
-        return Dataset(source, "messages", [datasets.samples()[source]])
+        sample = datasets.samples().get(source)
+        if sample is None:
+            raise PlaygroundError(f"there is no example {source!r}: choose one of the list")
+        return Dataset(source, "messages", [sample])
 
 
 @dataclass(frozen=True)
