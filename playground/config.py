@@ -113,6 +113,10 @@ class Paths:
         return self.home / "templates"
 
     @property
+    def scorecards(self) -> Path:
+        return self.home / "scorecards"
+
+    @property
     def votes(self) -> Path:
         return self.home / "votes.sqlite3"
 

@@ -18,8 +18,8 @@ TOP = len(LAYERS)
 TEXT_ONLY = (
     *("messages", "tokenizer", "datasets", "templates", "sandbox", "tools", "tool_formats", "streaming"),
     *("toolloop", "synthesis", "phrases", "scoring", "ratings", "training.collate", "progress"),
-    *("lint", "lint_case", "lint_checks", "report", "similarity", "token_counts", "split", "batch_view"),
-    *("template_variables", "template_faults"),
+    *("cores", "lint", "lint_case", "lint_checks", "report", "similarity", "token_counts", "split", "batch_view"),
+    *("constrained", "template_variables", "template_faults", "scorecard", "question_sets"),
 )
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "datasets")
 

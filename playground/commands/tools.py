@@ -1,4 +1,4 @@
-"""`playground tools parse`: what a reply holds, in any tool-call format, or whether a file of cases is read right."""
+"""`playground tools`: `parse` replies, `run` a question with every step shown, `score` lanes on a set of questions."""
 
 import argparse
 import json
@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 from playground.errors import PlaygroundError
+
+MODEL = "smollm2-135m-instruct"
+TUNED = f"{MODEL}+tool-calling"
+_FORMAT_HELP = "auto (by default): the template's own; or a format's name, which is told to the model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,4 +164,234 @@ def _printable(value):
     return [_printable(one) for one in value] if isinstance(value, list) else value
 
 
-COMMANDS = {"parse": (parse, _add_parse, "find the calls, the content and the reasoning in a model's reply")}
+# --- run ---
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("question", help="what to ask; '-' reads it from standard input")
+    parser.add_argument(
+        "--lane", default=TUNED, metavar="MODEL[+ADAPTER][@TEMPLATE]", help=f"who is asked (default {TUNED})"
+    )
+    parser.add_argument("--tools", metavar="NAME[,NAME]", help="the tools on offer (all by default)")
+    parser.add_argument("--format", default="auto", metavar="NAME", help=_FORMAT_HELP)
+    parser.add_argument("--show-prompt", action="store_true", help="print the exact prompt of every turn")
+    parser.add_argument("--max-turns", type=int, default=5, metavar="N", help="turns at most (5)")
+
+
+def run(args: argparse.Namespace) -> dict:
+    question = (sys.stdin.read() if args.question == "-" else args.question).strip()
+    if not question:
+        raise PlaygroundError("the question is empty; ask something, as in: playground tools run 'What is 23 * 47?'")
+    if args.max_turns < 1:
+        raise PlaygroundError(f"--max-turns must be at least 1, got {args.max_turns}")
+    from playground.config import Paths
+    from playground.core import scorecard, toolloop
+    from playground.core.messages import Conversation
+    from playground.services import scorecards
+    from playground.services.engine import Engine, Lane
+    from playground.services.sources import Sources
+
+    tools = _tools(args.tools)
+    paths = Paths()
+    engine = Engine(Sources(paths), paths)
+    try:
+        asked = scorecards.entrant(engine, Lane.parse(args.lane), args.format)
+        conversation = Conversation([{"role": "user", "content": question}], [tool.schema for tool in tools])
+
+        def generate(conversation: Conversation) -> "_Turn":
+            if asked.announced:
+                conversation = scorecard.told(conversation, asked.format)
+            return _Turn(engine.reply(asked.lane, conversation, stop=asked.format.STOPS))
+
+        about = {"question": question, "lane": asked.column.title, "template": asked.column.template}
+        result = {**about, "format": asked.format.NAME, "steps": [], "answer": None, "stopped": None}
+        if not args.json:
+            print(f"{result['lane']}, template {result['template']}, calls in the {result['format']} format")
+        for event in toolloop.run(generate, conversation, tools, asked.format, args.max_turns):
+            step = _printable(_step(event))
+            if step is None:
+                continue
+            result["steps"].append(step)
+            if event.kind == "answer":
+                result["answer"] = step["text"]
+            if event.kind == "stopped":
+                result["stopped"] = event.reason
+            if not args.json:
+                _print_step(step, args.show_prompt)
+    finally:
+        engine.close()
+    return result
+
+
+class _Turn:
+    """A reply of the engine as the tool loop takes it."""
+
+    def __init__(self, reply):
+        self.reply, self.prompt = reply, reply.prompt.text
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.reply.finish_reason
+
+    @property
+    def error(self) -> str | None:
+        return self.reply.error
+
+    def __iter__(self):
+        return (chunk.text for chunk in self.reply)
+
+
+def _tools(names: str | None) -> list:
+    """Fresh tools; weather asks the network, and the climate table where there is none."""
+    from playground.core import tools
+    from playground.core.tools import weather
+    from playground.services.web import fetch_json
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()] if names else list(tools.TOOLS)
+    if not wanted:
+        raise PlaygroundError(f"--tools names no tool; there are {', '.join(tools.TOOLS)}")
+    return [weather.make(fetch_json) if tool.name == weather.NAME else tool for tool in tools.make(wanted)]
+
+
+def _step(event) -> dict | None:
+    """An event of the loop as JSON; None for what is said again by a later one."""
+    at = {"step": event.kind, "turn": event.turn}
+    match event.kind:
+        case "prompt" | "answer" | "error" | "stopped":
+            return {**at, "text": event.text}
+        case "parsed":
+            return {**at, "step": "raw", "text": event.text}
+        case "call":
+            return {**at, **_shown(event.call)}
+        case "verdict":
+            fault = event.fault
+            return {**at, "valid": fault is None, **({"fault": fault.kind, "reason": fault.reason} if fault else {})}
+        case "result":
+            ran = event.fault is None or event.fault.kind == "tool_error"
+            return {**at, "text": event.text, "run": ran, "seconds": round(event.seconds, 3)}
+    return None
+
+
+def _print_step(step: dict, show_prompt: bool) -> None:
+    kind = step["step"]
+    if kind == "prompt":
+        print(f"--- turn {step['turn']}")
+        if show_prompt:
+            _print_under("prompt", step["text"])
+    elif kind == "call":
+        written = (
+            step["raw"] if "fault" in step else f"{step['name']} {json.dumps(step['arguments'], ensure_ascii=False)}"
+        )
+        _print_under("call", written)
+    elif kind == "verdict":
+        _print_under("verdict", "fits the tool's schema" if step["valid"] else f"{step['fault']}: {step['reason']}")
+    elif kind == "result":
+        _print_under("result" if step["run"] else "not run", step["text"])
+    else:
+        _print_under(kind, step["text"] or "(nothing)")
+
+
+def _print_under(title: str, text: str) -> None:
+    print(f"{title:<10} " + text.replace("\n", "\n" + " " * 11), flush=True)
+
+
+# --- score ---
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--questions",
+        default="demo",
+        metavar="SET|FILE",
+        help="demo (by default), every-kind, calculator, weather, several, no-tool or irrelevant; or a file or folder: "
+        'rows of {"question", "tools", "expected"}, or the Berkeley Function Calling Leaderboard\'s',
+    )
+    parser.add_argument("--n", type=int, default=40, metavar="N", help="how many questions (40; 0: all of a file)")
+    parser.add_argument("--seed", type=int, default=0, help="which questions (0; of a file: the first ones)")
+    parser.add_argument(
+        "--lanes",
+        nargs="+",
+        default=[MODEL, TUNED],
+        metavar="MODEL[+ADAPTER][@TEMPLATE]",
+        help=f"who is asked (default {MODEL} {TUNED})",
+    )
+    parser.add_argument("--format", nargs="+", default=["auto"], metavar="NAME", help=_FORMAT_HELP)
+    parser.add_argument(
+        "--decoding",
+        nargs="+",
+        default=["free"],
+        metavar="MODE",
+        help="free (by default); valid: constrained, calls fit a schema; must: constrained, calls and nothing else",
+    )
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="replies written at the same time (8)")
+
+
+def score(args: argparse.Namespace) -> dict:
+    from playground.core import question_sets, scorecard
+
+    if args.questions in question_sets.SETS:
+        name, questions = args.questions, question_sets.built_in(args.questions, args.n, args.seed)
+    else:
+        path = Path(args.questions)
+        if not path.exists():
+            sets = ", ".join(question_sets.SETS)
+            raise PlaygroundError(f"there is no question set and no file {args.questions!r}; the sets are {sets}")
+        name, questions = path.name, question_sets.choose(question_sets.read([path]), args.n, args.seed)
+    from playground.config import Paths
+    from playground.services import scorecards
+    from playground.services.engine import Engine, Lane
+    from playground.services.sources import Sources
+
+    paths = Paths()
+    engine = Engine(Sources(paths), paths)
+    try:
+        asked = scorecards.entrants(engine, [Lane.parse(spec) for spec in args.lanes], args.format, args.decoding)
+        cards = scorecards.Scorecards(paths, engine)
+        steps = cards.run(f"{name}, seed {args.seed}", asked, questions, args.batch)
+        card = _last(steps)
+    finally:
+        engine.close()
+    result = scorecard.summary(card)
+    if not args.json:
+        _print_score(result)
+    return result
+
+
+def _last(steps):
+    """The card at the end; Ctrl-C ends it early, and what was done is stored."""
+    card = None
+    for step in steps:
+        card = step.result
+        if sys.stderr.isatty() and step.done:
+            left = f", {step.eta:.0f} s left" if step.eta is not None else ""
+            print(f"\r{step.done} of {step.total} replies{left}    ", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    return card
+
+
+def _print_score(result: dict) -> None:
+    from playground.core.scorecard import title
+
+    print(f"{result['name']}, {result['seconds']:.0f} s, stored as {result['scorecard']}")
+    for lane in result["lanes"]:
+        low, high = lane["interval"]
+        print(
+            f"\n{lane['lane']} (template {lane['template']}, calls as {lane['format']}): {lane['valid']} of "
+            f"{lane['total']} valid, {lane['rate']:.0%} (95 % interval {low:.0%} to {high:.0%})"
+        )
+        for word, cell in lane["outcomes"].items():
+            if cell["count"]:
+                low, high = cell["interval"]
+                print(f"  {title(word):<28} {cell['count']:>4}  {cell['rate']:>4.0%}  ({low:.0%} to {high:.0%})")
+        if lane["failed"]:
+            print(f"  {title('failed'):<28} {lane['failed']:>4}  not counted")
+        for kind, counts in lane["kinds"].items():
+            print(f"  of {kind}: {counts['valid']} of {counts['total']} valid")
+
+
+COMMANDS = {
+    "parse": (parse, _add_parse, "find the calls, the content and the reasoning in a model's reply"),
+    "run": (run, _add_run, "ask a question that may need tools, and see every step"),
+    "score": (score, _add_score, "ask lanes a set of questions, and count their calls by what went wrong"),
+}

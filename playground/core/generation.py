@@ -12,6 +12,7 @@ bf16 the shape of a matrix product changes its rounding, so a long reply may par
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -68,14 +69,33 @@ class Sampler:
         return int(ids[torch.multinomial(probabilities, 1, generator=self.generator)])
 
 
+class Guide(Protocol):
+    """Says which tokens a row may go on with (see playground.core.constrained)."""
+
+    def allowed(self): ...  # a numpy array of bools, one for each token
+
+    def accept(self, token: int) -> None: ...
+
+
 @dataclass
 class Row:
-    """One sequence in the batch: its prompt, adapter (None: the bare model) and sampler."""
+    """One sequence in the batch: its prompt, adapter (None: the bare model), sampler and guide (None: any token)."""
 
     prompt_ids: list[int]
     adapter: str | None
     sampler: Sampler
     tag: object = None
+    guide: Guide | None = None
+
+    def choose(self, logits: torch.Tensor) -> int:
+        """The next token, from the logits [vocabulary] on the CPU."""
+        if self.guide is None:
+            return self.sampler(logits)
+        allowed = torch.from_numpy(self.guide.allowed()[: len(logits)])
+        # a head may be wider than the tokenizer: what no token stands behind is not sampled
+        token = self.sampler(logits[: len(allowed)].masked_fill(~allowed, -torch.inf))
+        self.guide.accept(token)
+        return token
 
 
 class RoomyLayer(DynamicLayer):
@@ -184,7 +204,7 @@ class Batch:
             logits_to_keep=1,
         ).logits[:, -1]
         logits = logits.cpu()
-        return torch.tensor([row.sampler(row_logits) for row, row_logits in zip(rows, logits, strict=True)])
+        return torch.tensor([row.choose(row_logits) for row, row_logits in zip(rows, logits, strict=True)])
 
     def _merge(self, cache: Cache, mask: torch.Tensor, tokens: torch.Tensor) -> None:
         if self.cache is None:

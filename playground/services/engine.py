@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from playground.config import Paths, SamplingConfig, check
+from playground.core.constrained import Constraint, Guide, Vocabulary
+from playground.core.cores import Cores
 from playground.core.messages import Conversation, check_messages
 from playground.core.models import AdapterInfo, check_adapter, read_adapter
 from playground.core.templates import Rendered, Template, render, stop_strings
@@ -48,7 +50,8 @@ class Lane:
     """One column of a chat: model + adapter (or none) + template + sampling.
 
     `template` is a template's name, "model" for the model's own, or "" for the one the adapter was trained with
-    (without an adapter: the model's own, or plain text where it has none).
+    (without an adapter: the model's own, or plain text where it has none). `constraint` holds what it writes to the
+    schemas of the conversation's tools.
     """
 
     model: str
@@ -57,6 +60,7 @@ class Lane:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     label: str = ""
     sanitize: bool = True
+    constraint: Constraint | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Lane":
@@ -86,10 +90,11 @@ class Chunk:
 class Reply:
     """A reply that is being written. Filled by the engine; may be read, or left alone, by anyone."""
 
-    def __init__(self, lane: Lane, prompt: Rendered, stops: Sequence[str] = ()):
+    def __init__(self, lane: Lane, prompt: Rendered, stops: Sequence[str] = (), guide: Guide | None = None):
         self.lane = lane
         self.prompt = prompt
         self.stops = tuple(stops)
+        self.guide = guide
         self.text = ""
         self.ids: list[int] = []
         self.finish_reason: str | None = None
@@ -118,6 +123,11 @@ class Reply:
         if len(self.ids) < 2:
             return 0.0
         return (len(self.ids) - 1) / max(self._newest - self.asked - self.first_token_s, 1e-9)
+
+    @property
+    def mask_seconds_per_token(self) -> float:
+        """What the lane's constraint has cost; 0.0 without one."""
+        return self.guide.seconds_per_token if self.guide else 0.0
 
     def add(self, token: int | None, text: str) -> None:
         """Called by the engine: one more token, and the text it completes (often none yet)."""
@@ -165,6 +175,7 @@ class Engine:
         self.dtype = dtype
         self._decoders: dict[str, Decoder] = {}
         self._tokenizers: dict[Path, Tokenizer] = {}
+        self._vocabularies: dict[Path, Vocabulary] = {}
         self._stops: dict[tuple[str, str], list[str]] = {}
         self._lock = threading.Lock()
 
@@ -261,17 +272,28 @@ class Engine:
         """Start one reply for each (lane, conversation); lanes on the same base are decoded in one batch.
 
         Raises PlaygroundError, before anything runs, for a lane that cannot work: unknown model or adapter, a
-        template that fails, a prompt past the context, or too many requests waiting.
+        template that fails, a prompt past the context, a constraint without a grammar, or too many requests waiting.
         """
         by_model: dict[str, list[Reply]] = {}
         replies = []
         for lane, conversation in asked:
-            reply = Reply(lane, self.prompt(lane, conversation), [*stop, *self._stop_strings(lane)])
+            prompt, stops = self.prompt(lane, conversation), [*stop, *self._stop_strings(lane)]
+            reply = Reply(lane, prompt, stops, self._guide(lane, conversation, stops))
             by_model.setdefault(self.sources.entry(lane.model).name, []).append(reply)
             replies.append(reply)
         for model, together in by_model.items():
             self._decoder(model).submit(together)
         return replies
+
+    def _guide(self, lane: Lane, conversation: Conversation, stops: Sequence[str]) -> Guide | None:
+        """What holds the reply to the lane's constraint; None without one."""
+        if lane.constraint is None:
+            return None
+        folder, tokenizer = self.folder(lane.model), self.tokenizer(lane.model)
+        if folder not in self._vocabularies:
+            self._vocabularies[folder] = Vocabulary(tokenizer)
+        ends = {tokenizer.backend.token_to_id(stop) for stop in stops} - {None}
+        return self._vocabularies[folder].guide(lane.constraint, conversation.tools, ends)
 
     def _stop_strings(self, lane: Lane) -> list[str]:
         """Where the lane's template ends a turn; found by rendering, so looked up once per template and model."""
@@ -350,6 +372,7 @@ class Decoder(threading.Thread):
             self._fail(f"{self.model_name} could not be loaded: {error}")
             return
         self.state = "ready"
+        adapt = self._cores().adapt
         while True:
             with self.wake:
                 self.wake.wait_for(lambda: self.closing or self.waiting or self.batch.rows)
@@ -360,6 +383,7 @@ class Decoder(threading.Thread):
                     self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_ROWS - len(self.batch.rows)))
                 ]
             try:
+                adapt()
                 if joining:
                     self._admit(joining)
                 elif self.batch.rows:
@@ -378,6 +402,12 @@ class Decoder(threading.Thread):
         for reply in self.waiting:
             reply.finish("cancelled")
         self.batch = self.bank = self.loaded = None
+
+    @staticmethod
+    def _cores() -> Cores:
+        import torch
+
+        return Cores(torch.set_num_threads)
 
     def _load(self) -> None:
         from playground.core import models
@@ -418,7 +448,10 @@ class Decoder(threading.Thread):
                 reply.finish("error", str(error))
                 continue
             stream = Stream(reply, self.loaded.tokenizer, self.end_ids)
-            rows.append(Row(reply.prompt.ids, adapter, Sampler(reply.lane.sampling, reply.prompt.ids), stream))
+            sampler = Sampler(reply.lane.sampling, reply.prompt.ids)
+            if reply.guide is not None:
+                reply.guide.ends.update(self.end_ids)
+            rows.append(Row(reply.prompt.ids, adapter, sampler, stream, reply.guide))
         if rows:
             tokens = self.batch.add(rows)
             others = [row.tag for row in self.batch.rows[: -len(rows)]]
@@ -471,6 +504,10 @@ class Stream:
         reply.add(token, self.watcher.feed(self.decode.step(self.backend, token) or ""))
         if self.watcher.stopped:
             reply.finish("stop")
+            return False
+        if reply.guide is not None and (reply.guide.done or reply.guide.error):
+            reply.add(None, self.watcher.flush())
+            reply.finish("error" if reply.guide.error else "stop", reply.guide.error or None)
             return False
         if len(reply.ids) >= reply.lane.sampling.max_new_tokens:
             reply.add(None, self.watcher.flush())

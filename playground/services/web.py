@@ -2,6 +2,10 @@
 
 import threading
 
+from playground import __version__
+
+AGENT = f"instruction-tuning-playground/{__version__}"  # some public services refuse a client without a name
+
 
 def fetch_json(url: str, timeout: float) -> dict:
     """The JSON that `url` answers with, or OSError.
@@ -15,7 +19,7 @@ def fetch_json(url: str, timeout: float) -> dict:
 
     def get() -> None:
         try:
-            reply = httpx.get(url, timeout=timeout, follow_redirects=False)
+            reply = httpx.get(url, timeout=timeout, follow_redirects=False, headers={"User-Agent": AGENT})
             reply.raise_for_status()
             answer.append(reply.json())
         except (httpx.HTTPError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The page: header, model state, four tabs; and the server that shows it."""
 
 import html
+import os
 from functools import partial
 
 import gradio as gr
@@ -85,6 +86,7 @@ def make_services(config: ServeConfig, paths: Paths) -> Services:
         templates=Templates(paths),
         fetches=Fetches(sources, then=engine.warm),
         model=config.model,
+        host=config.host or os.environ.get("GRADIO_SERVER_NAME", ""),
     )
 
 

@@ -4,20 +4,37 @@ import html
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import gradio as gr
 
-from playground.config import SamplingConfig
-from playground.core import templates, tool_formats, toolloop
+from playground.core import tool_formats, toolloop
 from playground.core.messages import Conversation
-from playground.core.tool_formats import Call, Fault
-from playground.core.tools import Tool, calculator, weather
+from playground.core.tools import Tool, catalog, make_tools
+from playground.core.tools.catalog import PYTHON
 from playground.errors import PlaygroundError
-from playground.services.engine import Lane
+from playground.services.python_tool import Python, allowed
+from playground.services.tool_limits import ToolLimits
 from playground.services.web import fetch_json
-from playground.ui.common import Services, shown
+from playground.ui import own_tools, scorecard
+from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.tool_steps import choices, chosen, written
+from playground.ui.tool_talk import (
+    AUTOMATIC,
+    FREE,
+    LANES,
+    MODES,
+    EngineTurn,
+    LaneTalk,
+    Running,
+    Talk,
+    begin,
+    template_choices,
+    tool_lane,
+)
+
+__all__ = ["CSS", "EngineTurn", "available_tools", "build"]
 
 EXAMPLES = (
     "What is 23 * 47?",
@@ -26,36 +43,48 @@ EXAMPLES = (
     "How warm is it in Pariss?",
     "Tell me a joke",
 )
-# A call is copied word by word: the likeliest token each time, and no penalty on what was said before.
-SAMPLING = SamplingConfig(temperature=0.0, repetition_penalty=1.0, max_new_tokens=200)
-FALLBACK_TEMPLATE = "chatml-tools"  # for a model whose own template cannot speak of tools
-AUTOMATIC = ""
 TICK = 0.1  # seconds between two updates of the page while a reply streams
-QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-CSS = """
-#tools-chat .message { font-size: var(--text-md); }
-#tools-chat .content, #tools-chat .message-content { white-space: pre-wrap; overflow-wrap: anywhere; }
-#tools-chat .bot .message-content { margin-top: 6px; }
-#tools-chat .thought-group { font-size: var(--text-sm); margin: 3px 0; }
-#tools-chat .thought-group .content { font-family: var(--font-mono); }
+CSS = (
+    """
+#tools-chat, #tools-chat-2 { min-width: 0; }
+.tools-chat .message { font-size: var(--text-md); }
+.tools-chat .content, .tools-chat .message-content { white-space: pre-wrap; overflow-wrap: anywhere; }
+.tools-chat .bot .message-content { margin-top: 6px; }
+.tools-chat .thought-group { font-size: var(--text-sm); margin: 3px 0; }
+.tools-chat .thought-group .content { font-family: var(--font-mono); }
+.tools-picture { max-width: 100%; height: auto; background: #fff; border-radius: var(--radius-md); }
+.tools-lane { min-width: min(300px, 100%) !important; }
 .tools-status { font-size: var(--text-sm); color: var(--body-text-color-subdued); min-height: 1.5em; padding: 0 4px; }
 .tools-status b { color: var(--body-text-color); font-weight: 600; }
+.tools-permission { border: 1px solid var(--primary-600); border-radius: var(--radius-lg); padding: 8px 12px; }
+.tools-permission p { margin: 0; overflow-wrap: anywhere; }
+.tools-step textarea { font-family: var(--font-mono); font-size: var(--text-sm); }
 .tools-code .cm-content, .tools-code .cm-line { font-size: var(--text-sm); overflow-wrap: anywhere; }
+.tools-about td { vertical-align: top; padding: 4px 8px; font-size: var(--text-sm); overflow-wrap: anywhere; }
 """
+    + scorecard.CSS
+)
 
 
-@dataclass
-class Talk:
-    """One visitor's conversation. Handlers change it in place, so that Stop reaches the reply being written."""
+@dataclass(frozen=True)
+class LaneView:
+    """The components of one lane."""
 
-    messages: list[dict] = field(default_factory=list)  # what the model is sent next time
-    bubbles: list[dict] = field(default_factory=list)  # what the page shows
-    prompts: list[str] = field(default_factory=list)  # of the last question, one for each turn
-    reply: object = None
-    busy: bool = False
-    cancelled: bool = False
-    asked: int = 0  # how many questions; a cleared talk has another number, so an old loop sees that it is old
+    column: gr.Column
+    chatbot: gr.Chatbot
+    status: gr.HTML
+    permission: gr.Group
+    permission_text: gr.HTML
+    step: gr.Dropdown
+    text: gr.Textbox
+    again: gr.Button
+    exact: gr.Code
+
+    @property
+    def outputs(self) -> list:
+        names = ("chatbot", "status", "permission", "permission_text", "step", "text", "again", "exact")
+        return [getattr(self, name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -65,16 +94,12 @@ class View:
     question: gr.Textbox
     ask: gr.Button
     stop: gr.Button
-    chatbot: gr.Chatbot
-    status: gr.HTML
-    exact: gr.Code
-    model: gr.Dropdown
-    adapter: gr.Dropdown
-    template: gr.Dropdown
+    settings: tuple[tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown], ...]  # model, adapter, template of each lane
+    lanes: tuple[LaneView, ...]
 
     @property
     def outputs(self) -> list:
-        return [self.question, self.ask, self.stop, self.chatbot, self.status, self.exact]
+        return [self.question, self.ask, self.stop, *(part for lane in self.lanes for part in lane.outputs)]
 
 
 # --- asking ---
@@ -85,301 +110,245 @@ def ask(
     toolbox: list[Tool],
     view: View,
     talk: Talk,
+    own: list[Tool],
     question: str,
-    model: str,
-    adapter: str,
-    template: str,
     names: list[str],
+    mode: str,
+    ask_first: list[str],
+    *settings: str,
 ) -> Iterator[dict]:
-    """Run the tool loop on a question and show every step as it comes."""
+    """Run the tool loop on a question, in each lane, and show every step as it comes.
+
+    `settings`: model, adapter and template of each lane; a further lane without a model is left out.
+    """
     question = (question or "").strip()
     if not question:
         raise PlaygroundError("write a question first, for example: What is 23 * 47?")
     if talk.busy:
         raise PlaygroundError("the last question is still being answered; stop it first")
-    if not model:
+    if not settings[0]:
         raise PlaygroundError("choose a model first")
-    tools = [tool for tool in toolbox if tool.name in names]
-    lane, format, note = tool_lane(services, model, adapter, template)
-    conversation = Conversation(
-        [*talk.messages, {"role": "user", "content": question}], [tool.schema for tool in tools]
-    )
+    tools = [tool for tool in (*toolbox, *own) if tool.name in names]
+    asked = {i: settings[3 * i : 3 * i + 3] for i in range(LANES) if settings[3 * i]}
+    made = {i: tool_lane(services, *chosen_lane, mode if tools else FREE) for i, chosen_lane in asked.items()}
     talk.asked += 1
-    number = talk.asked
-    talk.cancelled, talk.prompts = False, []
-
-    def stopped() -> bool:
-        return talk.cancelled or talk.asked != number
-
-    def generate(conversation: Conversation) -> "EngineTurn":
-        turn = EngineTurn(services.engine.reply(lane, conversation, stop=format.STOPS))
-        talk.reply = turn.reply
-        return turn
-
-    events = toolloop.run(generate, conversation, tools, format, cancel=stopped)
-    steps = Steps()
+    talk.cancelled = False
+    schemas = [tool.schema for tool in tools]
     # The first event is there when the prompt could be made: until then nothing changes, and the question stays.
-    first = next(events)
-    talk.busy = True
-    talk.bubbles.append(bubble("user", question))
+    started: dict[int, Running] = {}
+    try:
+        for i, lane in made.items():
+            conversation = Conversation([*talk.lanes[i].messages, {"role": "user", "content": question}], schemas)
+            started[i] = begin(services, talk, Running(*lane, conversation, tools), ask_first)
+    except PlaygroundError as error:
+        for running in started.values():
+            running.close()
+        raise PlaygroundError(f"second lane: {error}" if started else str(error)) from None
+    for i, running in started.items():
+        talk.lanes[i].start(running, question)
+    yield from drive(services, view, talk, {view.question: ""})
+
+
+def drive(services: Services, view: View, talk: Talk, update: dict) -> Iterator[dict]:
+    """Show what the lanes do, in turns, until each is done or waits for a yes or a no."""
+    number, talk.driven, ended = talk.asked, True, False
+    lanes = {i: lane for i, lane in enumerate(talk.lanes) if lane.busy}
+    runs = [lane.running for lane in lanes.values()]
     try:
         yield {
-            view.question: "",
+            **update,
             view.ask: gr.update(visible=False),
             view.stop: gr.update(visible=True),
-            **_step(services, view, talk, steps, first, note),
+            **_shown(services, view, talk, lanes, whole=True),
         }
         shown_at = time.monotonic()
-        while True:
-            try:
-                event = next(events)
-            except StopIteration:
-                break
-            except PlaygroundError as error:  # a later prompt cannot be made: the results outgrew the context
-                steps.add("Failed", str(error), "error")
-                break
+        while ready := {i: lane for i, lane in lanes.items() if _ready(lane, talk)}:
+            news = [_advance(lane) for lane in ready.values()]
             if talk.asked != number:
                 return
-            if event.kind == "messages":
-                talk.messages += [conversation.messages[-1], *event.messages] if event.messages else []
-                continue
-            update = _step(services, view, talk, steps, event, note)
-            if event.kind != "raw" or time.monotonic() - shown_at >= TICK:
+            whole = any(kind != "raw" for kind in news)
+            if whole or time.monotonic() - shown_at >= TICK:
                 shown_at = time.monotonic()
-                yield update
+                yield _shown(services, view, talk, ready, whole)
+        ended = True
     finally:
-        events.close()  # a visitor who left does not keep the model busy
+        if not ended:  # a visitor who left, or cleared, does not keep the model busy
+            for running in runs:
+                running.close()
         if talk.asked == number:
-            talk.busy = False
-            talk.bubbles += steps.finished()
+            talk.driven = False
     yield {
-        view.chatbot: talk.bubbles,
-        view.ask: gr.update(visible=True),
-        view.stop: gr.update(visible=False),
-        view.status: status(steps, note, services, talk.reply),
-        view.exact: exact(talk.prompts),
+        view.ask: gr.update(visible=not talk.busy),
+        view.stop: gr.update(visible=talk.busy),
+        **_shown(services, view, talk, lanes, whole=True),
+        **{part: value for i in lanes for part, value in _steps(view.lanes[i], talk.lanes[i]).items()},
     }
 
 
-class EngineTurn:
-    """A reply of the engine as the tool loop takes it."""
-
-    def __init__(self, reply):
-        self.reply = reply
-        self.prompt = reply.prompt.text
-
-    @property
-    def finish_reason(self) -> str | None:
-        return self.reply.finish_reason
-
-    @property
-    def error(self) -> str | None:
-        return self.reply.error
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            for chunk in self.reply:
-                yield chunk.text
-        finally:
-            if self.reply.finish_reason is None:
-                self.reply.cancel()
+def _ready(lane: LaneTalk, talk: Talk) -> bool:
+    """Whether the lane can go on; a call that waits goes on when it is answered, or when all is stopped."""
+    running = lane.running
+    return not running.done and (running.waiting is None or running.answer is not None or talk.cancelled)
 
 
-def tool_lane(services: Services, model: str, adapter: str, template: str):
-    """The lane, the format in which it writes calls, and a note about the template where one is due.
-
-    Automatic is the adapter's or the model's own template; one that cannot speak of tools gives way to chatml-tools.
-    """
-    engine = services.engine
-    lane = Lane(model, adapter or None, template, SAMPLING)
-    tokenizer = engine.tokenizer(model)
-    chosen = engine.template(lane)
-    format = tool_formats.for_template(chosen, tokenizer)
-    if format is not None:
-        return lane, format, f"template {chosen.name}, calls in the {format.NAME} format"
-    if template != AUTOMATIC:
-        fitting = [value for _, value in template_choices() if value not in (AUTOMATIC, "model")]
-        raise PlaygroundError(
-            f"no call format is known for the template {chosen.name}; choose {', '.join(fitting)}, or automatic"
-        )
-    lane = Lane(model, adapter or None, FALLBACK_TEMPLATE, SAMPLING)
-    format = tool_formats.for_template(engine.template(lane), tokenizer)
-    note = (
-        f"the model's own template leaves tools out, so {FALLBACK_TEMPLATE} is used; calls in the {format.NAME} format"
-    )
-    return lane, format, note
+def _advance(lane: LaneTalk) -> str:
+    """One event further; what kind it was."""
+    running = lane.running
+    try:
+        event = running.advance()
+    except PlaygroundError as error:  # a later prompt cannot be made: the results outgrew the context
+        running.shown.add("Failed", str(error), "error")
+        running.close()
+        return "failed"
+    if event is None:
+        running.shown.finished()
+        return "end"
+    if event.kind == "parsed":
+        lane.measure()
+    if event.kind == "messages" and event.messages:
+        lane.messages = [*running.conversation.messages, *event.messages]
+    return event.kind
 
 
 def stop(talk: Talk) -> None:
     talk.cancelled = True
-    if talk.reply is not None:
-        talk.reply.cancel()
+    for lane in talk.lanes:
+        if lane.busy and lane.running.reply is not None:
+            lane.running.reply.cancel()
+
+
+def go_on(services: Services, view: View, talk: Talk) -> Iterator[dict]:
+    """After Stop: a call that waits for an answer is not run."""
+    if talk.cancelled and not talk.driven and talk.busy:
+        yield from drive(services, view, talk, {})
+
+
+def decide(services: Services, view: View, index: int, allowed: bool, talk: Talk) -> Iterator[dict]:
+    """The visitor's yes or no to the call that waits in a lane."""
+    lane = talk.lanes[index]
+    if not lane.busy or lane.running.waiting is None:
+        raise PlaygroundError("no call is waiting for an answer here")
+    lane.running.answer = allowed
+    if talk.driven:  # the other lane is still at work; its handler goes on with this one too
+        yield {view.lanes[index].permission: gr.update(visible=False)}
+    else:
+        yield from drive(services, view, talk, {})
+
+
+def again(
+    services: Services, view: View, index: int, talk: Talk, choice: str | None, result: str, ask_first: list[str]
+) -> Iterator[dict]:
+    """Go back to a result of the lane's last question, put another in its place, and go on from there."""
+    lane = talk.lanes[index]
+    if talk.busy:
+        raise PlaygroundError("the last question is still being answered; stop it first")
+    if lane.running is None:
+        raise PlaygroundError("ask something first; then a result can be edited")
+    if not (result or "").strip():
+        raise PlaygroundError('write what the tool should have said, for example {"temperature_c": -40}')
+    before = lane.running
+    position, _ = chosen(before.steps, choice)
+    steps = toolloop.replay(before.steps, -1 if position is None else position, result, before.format)
+    talk.asked += 1
+    talk.cancelled = False
+    fresh = Running(before.lane, before.format, before.note, before.conversation, before.tools)
+    fresh = begin(services, talk, fresh, ask_first, steps)
+    name = steps[position].call.name or "the tool"
+    lane.start(fresh, f"What if {name} had said: {steps[position].text}")
+    yield from drive(services, view, talk, {})
 
 
 def clear(view: View, talk: Talk) -> dict:
     stop(talk)
     talk.asked += 1
-    talk.busy = False
-    talk.messages, talk.bubbles, talk.prompts = [], [], []
-    return {
-        view.chatbot: [],
-        view.exact: "",
-        view.status: "",
-        view.ask: gr.update(visible=True),
-        view.stop: gr.update(visible=False),
-    }
-
-
-# --- from events to bubbles ---
-
-
-def bubble(role: str, text: str, title: str = "", **metadata) -> dict:
-    """A message for gr.Chatbot, which would obey HTML even with render_markdown off."""
-    message = {"role": role, "content": html.escape(text, quote=False)}
-    if title:
-        message["metadata"] = {"title": html.escape(title, quote=False), **metadata}
-    return message
-
-
-class Steps:
-    """The bubbles of one question, the last of which may still grow."""
-
-    def __init__(self):
-        self.bubbles: list[dict] = []
-        self.last = ""
-        self.faults: list[str] = []
-        self.outcome = ""
-        self.failed = False
-
-    def add(self, title: str, text: str, kind: str, duration: float | None = None) -> None:
-        open_end = {"status": "pending"} if kind == "raw" else {"status": "done"}
-        if kind in ("fault", "error"):
-            open_end = {}  # stays unfolded
-            self.failed = True
-        timed = {} if duration is None else {"duration": duration}
-        self.bubbles.append(bubble("assistant", text, title, **open_end, **timed))
-
-    def take(self, event: toolloop.Event) -> None:
-        turn = f" (turn {event.turn})" if event.turn > 1 else ""
-        match event.kind:
-            case "prompt":
-                self.add(f"The model writes{turn}", "…", "raw")
-            case "raw":
-                self.bubbles[-1]["content"] = html.escape(event.text, quote=False)
-            case "parsed":
-                self._close_raw(event)
-            case "call":
-                self._call(event.call)
-            case "verdict":
-                self._verdict(event)
-            case "result":
-                self._result(event)
-            case "answer":
-                self.bubbles.append(bubble("assistant", event.text or "(the model wrote nothing)"))
-                self.outcome = "answered"
-            case "error":
-                self.add("The reply failed", event.text, "error")
-            case "stopped":
-                self._stopped(event)
-
-    def finished(self) -> list[dict]:
-        """The bubbles, none of them still turning: a visitor may have left in the middle."""
-        for message in self.bubbles:
-            if message.get("metadata", {}).get("status") == "pending":
-                message["metadata"]["status"] = "done"
-        return self.bubbles
-
-    def _close_raw(self, event) -> None:
-        message = self.bubbles[-1]
-        message["content"] = html.escape(event.text or "(nothing)", quote=False)
-        message["metadata"]["status"] = "done"
-        if event.parsed.reasoning:
-            self.add("Reasoning", event.parsed.reasoning, "step")
-        if event.parsed.calls and event.parsed.content:
-            self.add("Said beside the call", event.parsed.content, "step")
-
-    def _call(self, call: Call | Fault) -> None:
-        if isinstance(call, Call):
-            arguments = ", ".join(f"{name} = {json.dumps(v, ensure_ascii=False)}" for name, v in call.arguments.items())
-            self.add(
-                _short(f"Call: {call.name}({arguments})"),
-                json.dumps(call.arguments, ensure_ascii=False, indent=2),
-                "step",
-            )
-        else:
-            self.add("Call: could not be read", call.raw, "step")
-
-    def _verdict(self, event) -> None:
-        if event.fault is None:
-            self.add("Check: fits the tool's schema", "name, arguments and their types", "step")
-        else:
-            self._fault("Check", event.fault)
-
-    def _result(self, event) -> None:
-        if event.fault is None:
-            value = json.dumps(event.value, ensure_ascii=False, indent=2)
-            self.add(
-                _short(f"Result: {json.dumps(event.value, ensure_ascii=False)}"),
-                value,
-                "step",
-                duration=round(event.seconds, 3),
-            )
-        elif event.fault.kind == "tool_error":
-            self._fault("Result", event.fault)
-        else:
-            self.add("Not run: the fault goes back to the model", event.text, "step")
-
-    def _fault(self, where: str, fault: Fault) -> None:
-        self.faults.append(fault.title)
-        self.add(f"{where}: {fault.title}", f"{fault.meaning}\n{fault.reason}", "fault")
-
-    def _stopped(self, event) -> None:
-        self.outcome = event.text
-        if event.reason != "error":
-            self.add(f"Ended: {event.text}", _HINTS[event.reason], "error")
-
-
-def _short(text: str, longest: int = 90) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-_HINTS = {
-    "turns": f"A question gets at most {toolloop.MAX_TURNS} turns.",
-    "loop": "The model has this result already. A model that was not trained on results often asks again.",
-    "length": f"A reply gets at most {SAMPLING.max_new_tokens} tokens.",
-    "cancelled": "What was written until then is kept.",
-}
-
-
-def _step(services: Services, view: View, talk: Talk, steps: Steps, event: toolloop.Event, note: str) -> dict:
-    steps.take(event)
-    update = {view.chatbot: [*talk.bubbles, *steps.bubbles], view.status: status(steps, note, services, talk.reply)}
-    if event.kind == "prompt":
-        talk.prompts.append(event.text)
-        update[view.exact] = exact(talk.prompts)
+    talk.lanes = [LaneTalk() for _ in range(LANES)]
+    talk.driven = False
+    update = {view.ask: gr.update(visible=True), view.stop: gr.update(visible=False)}
+    for lane in view.lanes:
+        update |= {lane.chatbot: [], lane.exact: "", lane.status: "", lane.permission: gr.update(visible=False)}
+        update |= {lane.step: gr.update(choices=[], value=None), lane.text: "", lane.again: gr.update(visible=False)}
     return update
 
 
-def status(steps: Steps, note: str, services: Services | None = None, reply=None) -> str:
+# --- what the page shows ---
+
+
+def _shown(services: Services, view: View, talk: Talk, lanes: dict[int, LaneTalk], whole: bool) -> dict:
+    """The chats and their status lines; with `whole` also what changes once a step."""
+    update = {}
+    for i, lane in lanes.items():
+        part = view.lanes[i]
+        update[part.chatbot] = lane.chat
+        update[part.status] = status(lane, services)
+        if not whole:
+            continue
+        waiting = lane.running.waiting
+        update[part.exact] = exact(lane.running.prompts)
+        update[part.permission] = gr.update(visible=waiting is not None)
+        if waiting is not None:
+            update[part.permission_text] = permission_text(waiting)
+    return update
+
+
+def status(lane: LaneTalk, services: Services) -> str:
     """One line: how far it is, how fast, in which format."""
-    parts = []
-    if reply is not None and reply.finish_reason is None and services is not None:
-        state = services.engine.state(reply.lane.model)
-        parts.append(
-            "loading the model, the answer starts when it is there" if state.startswith("loading") else "writing"
-        )
-    elif steps.outcome:
-        parts.append(steps.outcome)
-    if steps.faults:
-        parts.append("faults: " + ", ".join(steps.faults))
+    running, parts = lane.running, []
+    reply = running.reply
+    if running.waiting is not None:
+        parts.append("waiting for your yes or no")
+    elif reply is not None and reply.finish_reason is None:
+        loading = services.engine.state(reply.lane.model).startswith("loading")
+        parts.append("loading the model, the answer starts when it is there" if loading else "writing")
+    elif running.shown.outcome:
+        parts.append(running.shown.outcome)
+    if running.shown.faults:
+        parts.append("faults: " + ", ".join(running.shown.faults))
     if reply is not None and reply.tokens_per_second:
         parts.append(f"{reply.tokens_per_second:.1f} tokens/s")
     first = f"<b>{html.escape(' · '.join(parts))}</b> · " if parts else ""
-    return f'<div class="tools-status">{first}{html.escape(note)}</div>'
+    return f'<div class="tools-status">{first}{html.escape(running.note + cost(lane.speeds))}</div>'
+
+
+def cost(speeds: dict[str, tuple[float, float]]) -> str:
+    """What constrained decoding costs, once it was tried; with and without it, when both are known."""
+    if not speeds.keys() - {FREE}:
+        return ""
+    parts = []
+    for mode in MODES:
+        if mode in speeds:
+            rate, mask = speeds[mode]
+            took = "" if mode == FREE else f" ({1000 * mask:.2f} ms a token for the grammar)"
+            parts.append(f"{MODES[mode]} {rate:.1f}{took}")
+    return f" · last seen, in tokens/s: {', '.join(parts)}"
+
+
+def permission_text(event: toolloop.Event) -> str:
+    return f"<p>The model wants to run <b>{html.escape(written(event.call))}</b>. Shall it?</p>"
 
 
 def exact(prompts: list[str]) -> str:
     return "\n\n".join(f"─── turn {n} ───\n{text}" for n, text in enumerate(prompts, 1))
+
+
+def _steps(view: LaneView, lane: LaneTalk) -> dict:
+    """The steps to look at; the last result is chosen, because it can be edited."""
+    steps = lane.running.steps
+    results = [str(position) for position, step in enumerate(steps) if step.kind == "result"]
+    offered = choices(steps)
+    value = results[-1] if results else offered[-1][1] if offered else None
+    return {view.step: gr.update(choices=offered, value=value), **look(view, lane, value)}
+
+
+def look(view: LaneView, lane: LaneTalk, choice: str | None) -> dict:
+    """The text of a step; a result's may be edited, once the question is done."""
+    steps = lane.running.steps if lane.running else []
+    position, text = chosen(steps, choice)
+    editable = position is not None and steps[position].kind == "result" and not lane.busy
+    return {view.text: gr.update(value=text, interactive=editable), view.again: gr.update(visible=editable)}
+
+
+def picked(view: View, index: int, talk: Talk, choice: str | None) -> dict:
+    return look(view.lanes[index], talk.lanes[index], choice)
 
 
 # --- choices ---
@@ -391,12 +360,6 @@ def model_choices(services: Services) -> list[tuple[str, str]]:
 
 def adapter_choices(services: Services) -> list[tuple[str, str]]:
     return [("None: the model as it is", ""), *((info.name, info.name) for info in services.engine.adapters())]
-
-
-def template_choices() -> list[tuple[str, str]]:
-    """Templates that write calls in a format that can be read."""
-    readable = [name for name in templates.names() if tool_formats.for_template(templates.load(name))]
-    return [("Automatic", AUTOMATIC), *((name, name) for name in readable), ("The model's own", "model")]
 
 
 def default_adapter(services: Services) -> str:
@@ -419,56 +382,82 @@ def empty_state(services: Services) -> str:
     return "Ask something that needs a tool, or something that does not."
 
 
-def refresh(services: Services, view: View, adapter: str) -> dict:
+def refresh(services: Services, view: View, *adapters: str) -> dict:
     """Models fetched and runs finished meanwhile; what is chosen stays chosen."""
-    models, adapters = model_choices(services), adapter_choices(services)
-    gone = adapter not in {value for _, value in adapters}
-    return {
-        view.model: gr.update(choices=models) if models else gr.skip(),
-        view.adapter: gr.update(choices=adapters, **({"value": ""} if gone else {})),
-    }
+    models, offered = model_choices(services), adapter_choices(services)
+    update = {}
+    for i, (adapter, (model_box, adapter_box, _)) in enumerate(zip(adapters, view.settings, strict=True)):
+        gone = adapter not in {value for _, value in offered}
+        update[model_box] = gr.update(choices=[NOBODY, *models] if i else models) if models else gr.skip()
+        update[adapter_box] = gr.update(choices=offered, **({"value": ""} if gone else {}))
+    return update
 
 
 def opened(services: Services, view: View) -> dict:
     """What a fresh page shows: the adapter that calls tools is chosen, and the chat says what to do first."""
     adapter = default_adapter(services)
     return {
-        **refresh(services, view, adapter),
-        view.adapter: gr.update(choices=adapter_choices(services), value=adapter),
-        view.chatbot: gr.update(placeholder=empty_state(services)),
+        **refresh(services, view, adapter, ""),
+        view.settings[0][1]: gr.update(choices=adapter_choices(services), value=adapter),
+        view.lanes[0].chatbot: gr.update(placeholder=empty_state(services)),
     }
 
 
-def schema_text(toolbox: list[Tool], names: list[str]) -> str:
-    chosen = [tool.schema for tool in toolbox if tool.name in names]
-    return "\n".join(json.dumps(schema, ensure_ascii=False, indent=2) for schema in chosen) or "no tools"
+def schema_text(toolbox: list[Tool], names: list[str], own: list[Tool] = ()) -> str:
+    offered = [tool.schema for tool in (*toolbox, *own) if tool.name in names]
+    return "\n".join(json.dumps(schema, ensure_ascii=False, indent=2) for schema in offered) or "no tools"
+
+
+def available_tools(services: Services, python: Python | None) -> list[Tool]:
+    """The tools of this process, each within bounds of time and size; weather remembers when there is no network."""
+    limits = ToolLimits()
+    names = [entry.name for entry in catalog(python=python is not None)]
+    made = make_tools(names, fetch_json, python)
+    # the Python tool has a queue and a clock of its own
+    return [limits.bounded(tool, 20 if tool.name == PYTHON else None) for tool in made]
+
+
+def tool_choices(toolbox: list[Tool]) -> list[str]:
+    return [tool.name for tool in toolbox]
+
+
+def first_offered(toolbox: list[Tool]) -> list[str]:
+    """The tools that are on when the page opens: those the shipped adapter was trained with."""
+    default = {entry.name for entry in catalog() if entry.default}
+    return [tool.name for tool in toolbox if tool.name in default]
+
+
+def about_tools(toolbox: list[Tool]) -> str:
+    """What each tool does, whether it needs the network, and what can go wrong."""
+    names = {tool.name for tool in toolbox}
+    rows = "".join(
+        f"<tr><td><b>{html.escape(entry.title)}</b><br><code>{html.escape(entry.name)}</code></td>"
+        f"<td>{html.escape(f'{entry.description} {entry.risk} Network: {entry.network}.')}</td></tr>"
+        for entry in catalog()
+        if entry.name in names
+    )
+    return f'<div class="tools-about"><table>{rows}</table></div>'
 
 
 # --- layout ---
 
-
-def make_toolbox() -> list[Tool]:
-    """The tools of this process; weather asks the network, and remembers for some minutes when there is none."""
-    return [calculator.make(), weather.make(fetch_json)]
+NOBODY = ("None: one lane", "")
 
 
 def build(services: Services, toolbox: list[Tool] | None = None) -> View:
     """Lay out the tab and wire it; called inside its `gr.Tab`."""
-    toolbox = make_toolbox() if toolbox is None else toolbox
-    names = [tool.name for tool in toolbox]
-    talk = gr.State(Talk(), delete_callback=stop)
+    python = Python() if allowed(services.host) else None
+    toolbox = available_tools(services, python) if toolbox is None else toolbox
+    names = tool_choices(toolbox)
+    talk, own = gr.State(Talk(), delete_callback=stop), gr.State([])
+    permissions, lanes = [], []
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            chatbot = gr.Chatbot(
-                height=520,
-                show_label=False,
-                render_markdown=False,  # what the model writes is shown as it is
-                placeholder=empty_state(services),
-                feedback_options=None,
-                buttons=["copy"],
-                elem_id="tools-chat",
-            )
-            line = gr.HTML(elem_id="tools-status")
+            with gr.Row():
+                for index in range(LANES):
+                    lane, buttons = _lay_out_lane(services, index)
+                    lanes.append(lane)
+                    permissions.append(buttons)
             question = gr.Textbox(
                 label="Question",
                 lines=2,
@@ -482,43 +471,124 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
                 clear_button = gr.Button("Clear", elem_id="tools-clear", min_width=100)
             gr.Examples([[example] for example in EXAMPLES], inputs=question, label="Examples")
         with gr.Column(scale=1, min_width=260):
-            models = model_choices(services)
-            model = gr.Dropdown(
-                models or [services.model], value=services.model, label="Model", allow_custom_value=True
+            first = _lay_out_settings(services)
+            offered = gr.CheckboxGroup(
+                names, value=first_offered(toolbox), label="Tools on offer", elem_id="tools-chosen"
             )
-            adapter = gr.Dropdown(
-                adapter_choices(services),
-                value=default_adapter(services),
-                label="Adapter",
-                info="with None you see the model before it learned to call",
-                elem_id="tools-adapter",
+            with gr.Accordion("What these tools do", open=False):
+                gr.HTML(about_tools(toolbox))
+            asking = gr.CheckboxGroup(names, value=[], label="Ask before running", elem_id="tools-ask-first")
+            mode = gr.Radio(
+                [(label, value) for value, label in MODES.items()],
+                value=FREE,
+                label="Only valid calls",
+                info="A grammar gives a call its form. Which tool it asks, and for what, the model must have learned."
+                " Must call holds until there is a result.",
+                elem_id="tools-mode",
             )
-            template = gr.Dropdown(template_choices(), value=AUTOMATIC, label="Template")
-            chosen = gr.CheckboxGroup(names, value=names, label="Tools on offer", elem_id="tools-chosen")
-            with gr.Accordion("What the model is told about them", open=False, elem_classes="tools-code"):
+            with gr.Accordion("Second lane, on the same question", open=False, elem_id="tools-second"):
+                second = _lay_out_settings(services, second=True)
+            with gr.Accordion("What the model is told about the tools", open=False, elem_classes="tools-code"):
                 schemas = gr.Code(
-                    schema_text(toolbox, names),
+                    schema_text(toolbox, first_offered(toolbox)),
                     language="json",
                     interactive=False,
                     show_label=False,
                     wrap_lines=True,
                     max_lines=20,
                 )
-    with gr.Accordion("Exact prompt of every turn", open=False, elem_classes=["tools-code", "tools-exact"]):
-        prompts = gr.Code(language=None, interactive=False, wrap_lines=True, show_label=False, max_lines=20)
-    view = View(question, ask_button, stop_button, chatbot, line, prompts, model, adapter, template)
+            own_tools.build(toolbox, own, [offered, asking], python)
+    view = View(question, ask_button, stop_button, (first, second), tuple(lanes))
 
     gr.on(
         [ask_button.click, question.submit],
         partial(shown(ask), services, toolbox, view),
-        [talk, question, model, adapter, template, chosen],
+        [talk, own, question, offered, mode, asking, *first, *second],
         view.outputs,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUEUED,
     )
-    stop_button.click(stop, talk, None, **QUIET)
-    gr.on([clear_button.click, chatbot.clear], partial(clear, view), talk, view.outputs, **QUIET)
-    chosen.change(partial(schema_text, toolbox), chosen, schemas, **QUIET)
-    gr.on(None, partial(opened, services, view), None, [model, adapter, chatbot], **QUIET)  # when the page opens
-    gr.Timer(10).tick(partial(refresh, services, view), adapter, [model, adapter], **QUIET)
+    stop_button.click(stop, talk, None, **QUIET).then(
+        partial(shown(go_on), services, view), talk, view.outputs, **QUEUED
+    )
+    gr.on(
+        [clear_button.click, *(lane.chatbot.clear for lane in lanes)],
+        partial(clear, view),
+        talk,
+        view.outputs,
+        **QUIET,
+    )
+    for index, (lane, (yes, no)) in enumerate(zip(lanes, permissions, strict=True)):
+        for button, answer in ((yes, True), (no, False)):
+            button.click(partial(shown(decide), services, view, index, answer), talk, view.outputs, **QUEUED)
+        lane.step.input(partial(picked, view, index), [talk, lane.step], [lane.text, lane.again], **QUIET)
+        lane.again.click(
+            partial(shown(again), services, view, index), [talk, lane.step, lane.text, asking], view.outputs, **QUEUED
+        )
+    second[0].change(lambda model: gr.update(visible=bool(model)), second[0], lanes[1].column, **QUIET)
+    offered.change(partial(schema_text, toolbox), [offered, own], schemas, **QUIET)
+    with gr.Accordion("Scorecard: many questions, counted by what went wrong", open=False, elem_id="tools-scorecard"):
+        scorecard.build(services)
+    boxes = [first[0], first[1], second[0], second[1]]
+    gr.on(None, partial(opened, services, view), None, [*boxes, lanes[0].chatbot], **QUIET)  # when the page opens
+    gr.Timer(10).tick(partial(refresh, services, view), [first[1], second[1]], boxes, **QUIET)
     return view
+
+
+def _lay_out_lane(services: Services, index: int) -> tuple[LaneView, tuple[gr.Button, gr.Button]]:
+    """One lane: its chat, its status, a question about a call, its steps, its prompts."""
+    suffix = f"-{index + 1}" if index else ""
+    of = " of the second lane" if index else ""
+    with gr.Column(min_width=300, visible=index == 0, elem_classes="tools-lane") as column:
+        chatbot = gr.Chatbot(
+            height=520,
+            show_label=False,
+            render_markdown=False,  # what the model writes is shown as it is
+            placeholder=empty_state(services) if index == 0 else "The second lane answers the same question here.",
+            feedback_options=None,
+            buttons=[],  # its own copy would hold the entities that bubbles are written with; steps are copied below
+            elem_id=f"tools-chat{suffix}",
+            elem_classes="tools-chat",
+        )
+        line = gr.HTML(elem_id=f"tools-status{suffix}")
+        with gr.Group(visible=False, elem_classes="tools-permission", elem_id=f"tools-permission{suffix}") as group:
+            text = gr.HTML()
+            with gr.Row():
+                yes = gr.Button("Yes, run it", variant="primary", size="sm", min_width=100)
+                no = gr.Button("No", size="sm", min_width=100)
+        with gr.Accordion(f"Copy or change a step{of}", open=False, elem_id=f"tools-steps{suffix}"):
+            step = gr.Dropdown([], label=f"Step{of}")
+            written_out = gr.Textbox(
+                label=f"What it holds{of}",
+                info="A result can be edited: what if the tool had said something else?",
+                lines=3,
+                max_lines=14,
+                interactive=False,
+                buttons=["copy"],
+                elem_classes="tools-step",
+            )
+            rerun = gr.Button("Run again from here with this result", visible=False, elem_id=f"tools-again{suffix}")
+        title = f"Exact prompts{of}" if index else "Exact prompt of every turn"
+        with gr.Accordion(title, open=False, elem_classes=["tools-code", f"tools-exact{suffix}"]):
+            prompts = gr.Code(language=None, interactive=False, wrap_lines=True, show_label=False, max_lines=20)
+    return LaneView(column, chatbot, line, group, text, step, written_out, rerun, prompts), (yes, no)
+
+
+def _lay_out_settings(services: Services, second: bool = False) -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
+    """Model, adapter and template of a lane."""
+    models = model_choices(services) or [services.model]
+    model = gr.Dropdown(
+        [NOBODY, *models] if second else models,
+        value="" if second else services.model,
+        label="Second model" if second else "Model",
+        allow_custom_value=True,
+        elem_id="tools-model-2" if second else "tools-model",
+    )
+    adapter = gr.Dropdown(
+        adapter_choices(services),
+        value="" if second else default_adapter(services),
+        label="Second adapter" if second else "Adapter",
+        info=None if second else "with None you see the model before it learned to call",
+        elem_id="tools-adapter-2" if second else "tools-adapter",
+    )
+    template = gr.Dropdown(template_choices(), value=AUTOMATIC, label="Second template" if second else "Template")
+    return model, adapter, template

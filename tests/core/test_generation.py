@@ -1,5 +1,6 @@
 """The batch: rows come and go, each with its own adapter, and none notices the others (fp32, exact)."""
 
+import numpy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -113,6 +114,41 @@ def test_rows_that_join_and_leave_say_what_they_say_alone(bank):
     assert {number: len(tokens) for number, tokens in said.items()} == {0: 10, 1: 15, 2: 11, 3: 6, 4: 153, 5: 151}
     for number, tokens in said.items():
         assert tokens == alone(bank, *asked[number], len(tokens)), f"row {number}"
+
+
+class Only:
+    """A guide that allows a few tokens, and says what was chosen."""
+
+    def __init__(self, *allowed):
+        self.tokens, self.chosen = list(allowed), []
+
+    def allowed(self):
+        mask = numpy.zeros(90, dtype=bool)  # the model's head has 101
+        mask[self.tokens] = True
+        return mask
+
+    def accept(self, token):
+        self.chosen.append(token)
+
+
+def test_a_guide_holds_its_own_row_and_no_other(bank):
+    guide = Only(17, 60)
+    batch = Batch(bank.model, bank)
+    held = Row(LONG, "a", Sampler(GREEDY), guide=guide)
+    said = [batch.add([row(LONG, "a"), held, row(SHORT)])]
+    said += [batch.step() for _ in range(9)]
+    first, second, third = (list(tokens) for tokens in zip(*said, strict=True))
+    assert (first, third) == (alone(bank, LONG, "a", 10), alone(bank, SHORT, None, 10))
+    assert second == guide.chosen != first
+    assert set(second) <= {17, 60}
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 1.5, "top_p": 1.0}, {"top_k": 5}, {"min_p": 0.1}])
+def test_a_guide_holds_where_tokens_are_drawn(settings):
+    sampler = Sampler(SamplingConfig(**{"temperature": 1.0, "top_p": 0.9, "repetition_penalty": 1.3} | settings))
+    held = Row([], None, sampler, guide=Only(3, 4))
+    logits = torch.arange(0, 101).float()
+    assert {held.choose(logits) for _ in range(50)} <= {3, 4}
 
 
 def test_leaving_rows_free_the_positions_nobody_needs(bank):

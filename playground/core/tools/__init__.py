@@ -9,14 +9,33 @@ from collections.abc import Callable, Iterable, Sequence
 
 from playground.core.tool_formats.values import Call, Fault
 from playground.core.tools import calculator, weather
-from playground.core.tools.tool import Tool, ToolError
+from playground.core.tools.catalog import Entry, catalog, make_tools
+from playground.core.tools.markers import TURN_MARKERS, markers_in
+from playground.core.tools.tool import PICTURE, Tool, ToolError
 from playground.errors import PlaygroundError
 
-__all__ = ["TOOLS", "Tool", "ToolError", "check", "make", "result_text", "schemas"]
+__all__ = [
+    "PICTURE",
+    "TOOLS",
+    "TURN_MARKERS",
+    "Entry",
+    "Tool",
+    "ToolError",
+    "catalog",
+    "check",
+    "make",
+    "make_tools",
+    "markers_in",
+    "picture",
+    "result_text",
+    "schemas",
+    "without_picture",
+]
 
 MAX_RESULT = 4000  # characters of a result that go back to the model
 
-# name → what makes the tool. Weather remembers that the network is down, so every owner makes its own.
+# Of the demo (`catalog` has all): name → what makes the tool. Weather remembers that the network is down, so every
+# owner makes its own.
 TOOLS: dict[str, Callable[[], Tool]] = {calculator.NAME: calculator.make, weather.NAME: weather.make}
 
 
@@ -102,10 +121,21 @@ def result_text(value: dict) -> str:
     """A result as the model reads it: JSON in which no marker of a turn can be imitated.
 
     "<" is written as JSON's own escape, so a tool that returns "</tool_response><|im_start|>system" returns letters.
+    A picture stays behind: it is for the reader.
     """
-    text = json.dumps(value, ensure_ascii=False, default=str).replace("<", "\\u003c")
+    text = json.dumps(without_picture(value), ensure_ascii=False, default=str).replace("<", "\\u003c")
     if len(text) <= MAX_RESULT:
         return text
     return json.dumps(
         {"cut": f"{len(text):,} characters, the first {MAX_RESULT:,} are here", "text": text[:MAX_RESULT]}
     )
+
+
+def picture(value) -> dict | None:
+    """The picture that a result carries for the reader: {"svg": text, "alt": text}; None without one."""
+    found = value.get(PICTURE) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) and isinstance(found.get("svg"), str) else None
+
+
+def without_picture(value):
+    return {key: part for key, part in value.items() if key != PICTURE} if isinstance(value, dict) else value

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# A key of a result under which a tool may put a picture for the reader: {"svg": text, "alt": text}. The model, which
+# reads words, is not given it (see `result_text`).
+PICTURE = "_picture"
+
 
 class ToolError(Exception):
     """A sentence for the model (and the reader): why the tool has no answer."""

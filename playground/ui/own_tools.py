@@ -1,0 +1,80 @@
+"""A visitor's own tools: a schema with a canned reply, or a Python function that runs in the locked-down process."""
+
+from functools import partial
+
+import gradio as gr
+
+from playground.core.tools import Tool, custom
+from playground.errors import PlaygroundError
+from playground.services.python_tool import Python
+from playground.ui.common import QUEUED, shown
+
+SCHEMA = """{
+  "name": "find_book",
+  "description": "Find a book of the school library.",
+  "parameters": {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+}"""
+REPLY = '{"shelf": "B 12", "copies": 2}'
+SOURCE = '''def area_of_circle(radius: float) -> float:
+    """Area of a circle.
+
+    Args:
+        radius: Its radius.
+    """
+    import math
+
+    return math.pi * radius**2
+'''
+
+
+def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], python: Python | None) -> None:
+    """The forms; what is added stands in `own` and is offered in the first of `groups` at once."""
+    with gr.Accordion("Add your own tool", open=False, elem_id="tools-own"):
+        with gr.Tabs():
+            with gr.Tab("Schema and reply"):
+                schema = gr.Code(
+                    SCHEMA, language="json", label="Its JSON schema", lines=5, max_lines=14, wrap_lines=True
+                )
+                reply = gr.Textbox(REPLY, label="What it always answers", lines=2, max_lines=6)
+                add_schema = gr.Button("Add this tool", size="sm")
+            if python is not None:
+                with gr.Tab("Python function"):
+                    source = gr.Code(
+                        SOURCE, language="python", label="One function with type hints", lines=8, max_lines=20
+                    )
+                    add_source = gr.Button("Add this function", size="sm")
+        remove = gr.Button("Remove my tools", size="sm")
+    outputs = [own, *groups]
+    add_schema.click(shown(partial(with_schema, toolbox)), [own, *groups, schema, reply], outputs, **QUEUED)
+    if python is not None:
+        add_source.click(shown(partial(with_source, toolbox, python)), [own, *groups, source], outputs, **QUEUED)
+    remove.click(shown(partial(without, toolbox)), [own, *groups], outputs, **QUEUED)
+
+
+def with_schema(toolbox: list[Tool], own: list[Tool], on: list[str], asking: list[str], schema: str, reply: str):
+    return _added(toolbox, own, on, asking, custom.from_schema(schema or "", reply or ""))
+
+
+def with_source(toolbox: list[Tool], python: Python, own: list[Tool], on: list[str], asking: list[str], source: str):
+    return _added(toolbox, own, on, asking, custom.from_source(source or "", python.call))
+
+
+def _added(toolbox: list[Tool], own: list[Tool], on: list[str], asking: list[str], tool: Tool) -> tuple:
+    """Values for own, the tools on offer and those that ask first; a tool of the same name is put in its place."""
+    if any(tool.name == known.name for known in toolbox):
+        raise PlaygroundError(f"there is a built-in tool called {tool.name}; choose another name")
+    own = [*(known for known in own if known.name != tool.name), tool]
+    kept, reason = custom.fitting(own)
+    if len(kept) < len(own):
+        raise PlaygroundError(reason)
+    names = [known.name for known in (*toolbox, *own)]
+    on = list(dict.fromkeys([*on, tool.name]))
+    return own, gr.update(choices=names, value=on), gr.update(choices=names, value=asking)
+
+
+def without(toolbox: list[Tool], own: list[Tool], on: list[str], asking: list[str]) -> tuple:
+    if not own:
+        raise PlaygroundError("there are no tools of your own to remove")
+    names = [tool.name for tool in toolbox]
+    still = [name for name in on if name in names]
+    return [], gr.update(choices=names, value=still), gr.update(choices=names, value=[n for n in asking if n in names])
