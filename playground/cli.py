@@ -16,11 +16,11 @@ from playground.errors import PlaygroundError
 COMMANDS = {
     "serve": ("playground.commands.serve", "start the app"),
     "models": ("playground.commands.models", "list, fetch and remove models"),
-    "data": ("playground.commands.data", "make data sets"),
+    "data": ("playground.commands.data", "check, convert and make data sets"),
     "render": ("playground.commands.render", "render an example in a chat template"),
     "train": ("playground.commands.train", "run a short LoRA fine-tune"),
     "arena": ("playground.commands.arena", "rate models from votes"),
-    "tools": ("playground.commands.tools", "parse tool calls"),
+    "tools": ("playground.commands.tools", "ask with tools, score lanes, parse tool calls"),
     "chat": ("playground.commands.chat", "ask one question in several lanes at once"),
     "bench": ("playground.commands.bench", "measure against named peers"),
 }

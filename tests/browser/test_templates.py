@@ -26,10 +26,17 @@ def open_view(visitor, name: str):
     """A view by its tab; on a phone it may stand in the menu of tabs that have no room."""
     page = visitor.page
     tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():
-        page.locator(".overflow-menu:visible > button").last.click()
-        tab = page.locator(".overflow-dropdown:visible button", has_text=name).last
-    tab.click()
+    if tab.count() and tab.is_visible():
+        tab.click()
+        return
+    for menu in page.locator(".overflow-menu:visible").all():
+        menu.locator("> button").click()
+        hidden = menu.locator(".overflow-dropdown button", has_text=name)
+        if hidden.count():
+            hidden.first.click()
+            return
+        menu.locator("> button").click()
+    raise AssertionError(f"no tab {name}")
 
 
 def open_data(visitor, name: str):

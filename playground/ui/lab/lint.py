@@ -64,9 +64,9 @@ def build(lab: Lab) -> None:
     reader = lab.reader
     with gr.Row():
         length = gr.Number(
-            None,
+            0,
             label="Longest row, in tokens",
-            info="What is longer is cut in training. Empty: the model's context.",
+            info="What is longer is cut in training. 0: the model's context.",
             precision=0,
             min_width=220,
         )
@@ -119,10 +119,10 @@ def draw(reader: Reader, text, variables, chosen, model, length, stops) -> tuple
 
 def longest(length: float | None, context: int) -> int | None:
     """The length at which rows are cut: the given one, else the model's context, where it is known."""
-    if length is None:
+    if not length:  # a page gives 0 for an empty field
         return context or None
     if length < 1:
-        raise PlaygroundError(f"the longest row must have 1 token or more, got {length:,.0f}; empty is the context")
+        raise PlaygroundError(f"the longest row must have 1 token or more, got {length:,.0f}; 0 is the model's context")
     return int(length)
 
 
