@@ -192,7 +192,7 @@ def test_every_row_has_the_same_tools_and_starts_with_the_user(rows):
 
 
 def test_how_people_really_ask_is_there():
-    rows = synthesis.tool_calls(4000, 0)
+    rows = synthesis.tool_calls(8000, 0)
     shapes = {re.sub(r"\d+(\.\d+)?", "N", text) for text in said(rows)}
     assert {
         "What is N * N?",
