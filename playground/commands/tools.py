@@ -190,6 +190,7 @@ def run(args: argparse.Namespace) -> dict:
     from playground.services import scorecards
     from playground.services.engine import Engine, Lane
     from playground.services.sources import Sources
+    from playground.services.turns import EngineTurn
 
     tools = _tools(args.tools)
     paths = Paths()
@@ -198,10 +199,10 @@ def run(args: argparse.Namespace) -> dict:
         asked = scorecards.entrant(engine, Lane.parse(args.lane), args.format)
         conversation = Conversation([{"role": "user", "content": question}], [tool.schema for tool in tools])
 
-        def generate(conversation: Conversation) -> "_Turn":
+        def generate(conversation: Conversation) -> EngineTurn:
             if asked.announced:
                 conversation = scorecard.told(conversation, asked.format)
-            return _Turn(engine.reply(asked.lane, conversation, stop=asked.format.STOPS))
+            return EngineTurn(engine.reply(asked.lane, conversation, stop=asked.format.STOPS))
 
         about = {"question": question, "lane": asked.column.title, "template": asked.column.template}
         result = {**about, "format": asked.format.NAME, "steps": [], "answer": None, "stopped": None}
@@ -221,24 +222,6 @@ def run(args: argparse.Namespace) -> dict:
     finally:
         engine.close()
     return result
-
-
-class _Turn:
-    """A reply of the engine as the tool loop takes it."""
-
-    def __init__(self, reply):
-        self.reply, self.prompt = reply, reply.prompt.text
-
-    @property
-    def finish_reason(self) -> str | None:
-        return self.reply.finish_reason
-
-    @property
-    def error(self) -> str | None:
-        return self.reply.error
-
-    def __iter__(self):
-        return (chunk.text for chunk in self.reply)
 
 
 def _tools(names: str | None) -> list:

@@ -8,13 +8,13 @@ import gradio as gr
 
 from playground.core.messages import parse_conversation
 from playground.errors import PlaygroundError
-from playground.ui.common import QUEUED, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.lab import add, batch, browse, cards, lessons, lint, own, report, variables
 from playground.ui.lab.cards import DIFF, TEXT, TOKENS
 from playground.ui.lab.shared import Lab, Reader, conversation_of, empty, first_upper, notice, view_of
 
 DEFAULT_TEMPLATES = ["chatml-tools", "alpaca", "plain"]
-LIVE = {"queue": False, "show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
+LIVE = {**QUIET, "trigger_mode": "always_last"}
 VIEWS = (add, browse, cards, batch, lint, report, own, variables, lessons)
 
 CSS = """
@@ -151,17 +151,11 @@ def _edited(text: str, edit) -> tuple:
 
 def draw(reader: Reader, text, names, view, model, generation, sanitize, values=None) -> tuple[str, gr.Timer]:
     """The cards as HTML, and whether to look again soon for a tokenizer that is not here yet."""
-    tokenizer, note = None, ""
-    try:
-        tokenizer = reader.tokenizer(model)
-    except PlaygroundError as error:
-        note = notice(f"The tokenizer cannot be read, so there are no token ids: {error}", warn=True)
-    missing = tokenizer is None and not note
-    if missing:
-        note = notice(
-            f"{reader.title(model)} is not on this machine yet, so there are no token ids: this is the text alone, "
-            "without the model's own begin and end tokens. Get the model with the button at the top of the page."
-        )
+    tokenizer, note, missing = reader.tokenizer_or_note(
+        model,
+        "there are no token ids",
+        "there are no token ids: this is the text alone, without the model's own begin and end tokens.",
+    )
     body = page(reader, text, names, view, tokenizer, generation, sanitize, note, reader.context(model), values)
     return body, gr.Timer(active=missing)
 

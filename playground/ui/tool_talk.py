@@ -1,6 +1,6 @@
 """A visitor's talk with models that call tools: the lanes, and one question on its way through each."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
@@ -11,6 +11,7 @@ from playground.core.messages import Conversation
 from playground.core.tools import Tool
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane
+from playground.services.turns import EngineTurn
 from playground.ui.common import Services
 from playground.ui.tool_steps import Steps, bubble
 
@@ -129,7 +130,7 @@ def begin(
     def stopped() -> bool:
         return talk.cancelled or talk.asked != number
 
-    def generate(conversation: Conversation) -> "EngineTurn":
+    def generate(conversation: Conversation) -> EngineTurn:
         lane = running.lane
         if lane.constraint and len(conversation.messages) > start:
             # Who had to call may answer once there is a result.
@@ -150,34 +151,6 @@ def begin(
     running.steps = list(steps)
     running.advance()
     return running
-
-
-class EngineTurn:
-    """A reply of the engine as the tool loop takes it."""
-
-    def __init__(self, reply):
-        self.reply = reply
-        self.prompt = reply.prompt.text
-
-    @property
-    def ids(self) -> list[int]:
-        return self.reply.ids
-
-    @property
-    def finish_reason(self) -> str | None:
-        return self.reply.finish_reason
-
-    @property
-    def error(self) -> str | None:
-        return self.reply.error
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            for chunk in self.reply:
-                yield chunk.text
-        finally:
-            if self.reply.finish_reason is None:
-                self.reply.cancel()
 
 
 def tool_lane(services: Services, model: str, adapter: str, template: str, mode: str = FREE):

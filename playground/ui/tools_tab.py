@@ -25,7 +25,6 @@ from playground.ui.tool_talk import (
     FREE,
     LANES,
     MODES,
-    EngineTurn,
     LaneTalk,
     Running,
     Talk,
@@ -33,8 +32,6 @@ from playground.ui.tool_talk import (
     template_choices,
     tool_lane,
 )
-
-__all__ = ["CSS", "EngineTurn", "available_tools", "build"]
 
 EXAMPLES = (
     "What is 23 * 47?",

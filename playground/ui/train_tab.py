@@ -17,7 +17,7 @@ from playground.core.training.recipes import recipes
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Run
-from playground.ui.common import QUEUED, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown
 
 SIMPLE = ("data", "template", "model", "epochs", "learning_rate", "rank", "batch_size", "probe")
 NAMES = tuple(f.name for f in fields(TrainConfig) if f.name != "recipe")
@@ -38,7 +38,6 @@ LISTED = 30  # newest runs
 POINTS = 400  # of a curve on the plot
 COUNT_ROWS = 2000  # rendered for the count before a run; more are estimated from these
 TICK = 1.5
-QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 WORDS = {
     "queued": "Waiting for its turn",

@@ -9,7 +9,7 @@ from playground.core.models import read_adapter
 from playground.core.tools import calculator, weather
 from playground.services.engine import Engine, Lane
 from playground.services.sources import Sources
-from playground.ui.tools_tab import EngineTurn
+from playground.services.turns import EngineTurn
 
 pytestmark = pytest.mark.real_model
 NAME = "smollm2-135m-instruct"

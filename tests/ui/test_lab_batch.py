@@ -93,7 +93,7 @@ def test_wide_batches_leave_out_the_middle(reader):
 
 
 def test_the_shown_template_stays_selected(reader):
-    update = batch.template_choices(reader, ["chatml", "alpaca"], "alpaca")
+    update = batch.follow(reader, ["chatml", "alpaca"], "alpaca")
     assert (update["choices"], update["value"]) == ([("ChatML", "chatml"), ("Alpaca", "alpaca")], "alpaca")
-    assert batch.template_choices(reader, ["chatml"], "alpaca")["value"] == "chatml"
-    assert batch.template_choices(reader, [], "alpaca")["value"] is None
+    assert batch.follow(reader, ["chatml"], "alpaca")["value"] == "chatml"
+    assert batch.follow(reader, [], "alpaca")["value"] is None

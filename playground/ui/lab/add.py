@@ -16,6 +16,7 @@ from playground.core.progress import Clock
 from playground.errors import PlaygroundError
 from playground.services.datasets import Entry
 from playground.ui.common import QUEUED, QUIET, shown
+from playground.ui.lab.browse import source_choices
 from playground.ui.lab.shared import DATA, Reader, empty, notice
 
 COLUMNS = ("prompt", "input", "answer", "system", "reasoning", "messages", "tools", "rejected")
@@ -160,8 +161,7 @@ def add_hub(reader: Reader, repo: str, config: str, split: str, count: float, ca
 
 def selected(reader: Reader, entry: Entry) -> tuple:
     """The source list with the data set selected where it can be used, the list of added ones, and what was found."""
-    choices = [(title, title) for title in datasets.samples()]
-    choices += [(f"Data set: {name}", f"{DATA}{name}") for name in reader.services.datasets.names()]
+    choices = source_choices(reader)
     stored = gr.update(choices=_stored(reader), value=entry.name)
     if entry.problem:
         words = f"{entry.name} was added, but its rows are not understood yet: {entry.problem}. "
@@ -236,8 +236,7 @@ def removed(reader: Reader, name: str, source: str) -> tuple:
     reader.services.datasets.remove(name)
     hidden = gr.update(visible=False)
     first = next(iter(datasets.samples()))
-    choices = [(title, title) for title in datasets.samples()]
-    choices += [(f"Data set: {left}", f"{DATA}{left}") for left in reader.services.datasets.names()]
+    choices = source_choices(reader)
     value = first if source == f"{DATA}{name}" else source
     known = gr.update(choices=_stored(reader), value=None)
     return hidden, hidden, gr.update(choices=choices, value=value), known, notice(f"{name} was removed.")

@@ -8,12 +8,13 @@ import gradio as gr
 from playground.core.batch_view import NO_ROW, Line, View, batch_view
 from playground.core.training.collate import IGNORE
 from playground.errors import PlaygroundError
+from playground.ui.common import QUIET
 from playground.ui.lab.cards import chip_text
+from playground.ui.lab.report import follow
 from playground.ui.lab.shared import DATA, Lab, Reader, conversation_of, empty, first_upper, notice, view_of
 
 TARGETS, LABELS, TOKENS, POSITIONS = "Targets", "Labels", "Tokens", "Positions"
 MOST_CELLS = 400  # of a line that are drawn; the middle of a longer one is left out, the figures are of the whole
-QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 CSS = """
 .lab-batch {
@@ -54,7 +55,7 @@ def build(lab: Lab) -> None:
         under = gr.Radio([TARGETS, LABELS, TOKENS, POSITIONS], value=TARGETS, label="Under each token")
     table = gr.HTML()
     page = gr.context.Context.root_block
-    choose = partial(template_choices, lab.reader)
+    choose = partial(follow, lab.reader)
     gr.on([page.load, lab.chosen.change], choose, [lab.chosen, template], template, **QUIET)
     inputs = [lab.source, lab.row, lab.example, lab.variables, lab.model, template, rows, length, masked, packed, under]
     gr.on(
@@ -65,14 +66,6 @@ def build(lab: Lab) -> None:
         trigger_mode="always_last",
         **QUIET,
     )
-
-
-def template_choices(reader: Reader, chosen: list[str] | None, now: str | None) -> dict:
-    """The chosen templates by title, the one that was shown before still selected."""
-    titles = {key: title for title, key in reader.services.templates.choices()}
-    choices = [(titles.get(key, key), key) for key in chosen or []]
-    keys = [key for _, key in choices]
-    return gr.update(choices=choices, value=now if now in keys else keys[0] if keys else None)
 
 
 def draw(reader: Reader, source, row, text, variables, model, key, count, length, masked, packed, under) -> str:

@@ -98,17 +98,9 @@ def build(lab: Lab) -> None:
 
 def draw(reader: Reader, text, variables, chosen, model, length, stops) -> tuple[str, gr.Timer]:
     """The cards, and whether to look again soon for a tokenizer that is not here yet."""
-    tokenizer, note = None, ""
-    try:
-        tokenizer = reader.tokenizer(model)
-    except PlaygroundError as error:
-        note = notice(f"The tokenizer cannot be read, so only the text is checked: {error}", warn=True)
-    missing = tokenizer is None and not note
-    if missing:
-        note = notice(
-            f"{reader.title(model)} is not on this machine yet, so only the text is checked, not its tokens. "
-            "Get the model with the button at the top of the page."
-        )
+    tokenizer, note, missing = reader.tokenizer_or_note(
+        model, "only the text is checked", "only the text is checked, not its tokens."
+    )
     try:
         most = longest(length, reader.context(model))
         body = page(reader, text, variables, chosen, tokenizer, most, stop_list(stops))

@@ -34,6 +34,20 @@ class Reader:
         folder = self.services.sources.find(model)
         return self.load(folder) if folder is not None else None
 
+    def tokenizer_or_note(self, model: str, unread: str, absent: str) -> tuple[Tokenizer | None, str, bool]:
+        """The tokenizer, else HTML that says why there is none; and whether it may be here soon.
+
+        `unread` and `absent` say what that means for the view, after "cannot be read, so" and "not here yet, so".
+        """
+        try:
+            tokenizer = self.tokenizer(model)
+        except PlaygroundError as error:
+            return None, notice(f"The tokenizer cannot be read, so {unread}: {error}", warn=True), False
+        if tokenizer is not None:
+            return tokenizer, "", False
+        words = f"{self.title(model)} is not on this machine yet, so {absent} "
+        return None, notice(words + "Get the model with the button at the top of the page."), True
+
     def entry(self, model: str):
         return next((entry for entry in self.services.sources.entries() if entry.name == model), None)
 
