@@ -164,13 +164,12 @@ def survey(
     waiting, stopped = deque(), False
 
     def count() -> None:
-        chunk, rendered, encodings = waiting.popleft()
-        rows.count(chunk, rendered, counts.count(_rendered(rendered), encodings.result()))
+        chunk, rendered, encoded = waiting.popleft()
+        rows.count(chunk, rendered, counts.count(encoded.result()))
 
     for chunk in _chunks(conversations):
         rendered = texts(template, chunk, tokenizer, masks=True)
-        encodings = submit(counts.encode, [text.text for text in _rendered(rendered)])
-        waiting.append((chunk, rendered, encodings))
+        waiting.append((chunk, rendered, submit(counts.encode, _rendered(rendered))))
         rows.read(chunk)
         while waiting and (waiting[0][-1].done() or len(waiting) > AHEAD):
             count()

@@ -70,13 +70,14 @@ def parquet(table: dict, **options) -> bytes:
         ("a.json", json.dumps({"question": ["Q", "Q2"], "answer": ["A", "A2"]})),  # a table by columns
         ("a.json", json.dumps({"question": {"0": "Q", "1": "Q2"}, "answer": {"0": "A", "1": "A2"}})),
         ("a.json", json.dumps({"0": QA[0], "1": QA[1]})),
-        ("a.jsonl.gz", gzip.compress(JSONL.encode())),
+        ("a.jsonl.gz", gzip.compress(JSONL.encode(), mtime=0)),
         (
             "a.json.gz",
-            gzip.compress(json.dumps(QA[:1]).encode()[:-1]) + gzip.compress(b"," + json.dumps(QA[1:]).encode()[1:]),
+            gzip.compress(json.dumps(QA[:1]).encode()[:-1], mtime=0)
+            + gzip.compress(b"," + json.dumps(QA[1:]).encode()[1:], mtime=0),
         ),
-        ("a.jsonl", gzip.compress(JSONL.encode())),  # packed, and not called so
-        ("a.csv.gz", gzip.compress(CSV)),
+        ("a.jsonl", gzip.compress(JSONL.encode(), mtime=0)),  # packed, and not called so
+        ("a.csv.gz", gzip.compress(CSV, mtime=0)),
         ("a.csv", CSV),
         ("a.csv", b"\xef\xbb\xbfquestion;answer\r\nQ;A\r\n\r\nQ2;A2\r\n"),
         ("a.csv", b"question,answer\rQ,A\rQ2,A2\r"),
@@ -84,7 +85,7 @@ def parquet(table: dict, **options) -> bytes:
         ("a.csv", b"question,answer\nQ,A,,\nQ2,A2\n"),  # empty cells that Excel leaves
         ("a.TSV", b"question\tanswer\nQ\tA\nQ2\tA2\n"),
         ("a.parquet", parquet({"question": ["Q", "Q2"], "answer": ["A", "A2"]})),
-        ("a.parquet.gz", gzip.compress(parquet({"question": ["Q", "Q2"], "answer": ["A", "A2"]}))),
+        ("a.parquet.gz", gzip.compress(parquet({"question": ["Q", "Q2"], "answer": ["A", "A2"]}), mtime=0)),
     ],
 )
 def test_read_rows(name, data, tmp_path):
@@ -233,11 +234,16 @@ LONG = 1000
         # packed
         (
             "a.jsonl.gz",
-            gzip.compress(GOOD.encode())[:-4],
+            gzip.compress(GOOD.encode(), mtime=0)[:-4],
             1,
             "a.jsonl.gz: the file breaks off after 33 bytes (Compressed file ended",
         ),
-        ("a.jsonl.gz", gzip.compress(GOOD.encode()) + b"garbage", 1, "a.jsonl.gz: the file breaks off after 33 bytes"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(GOOD.encode(), mtime=0) + b"garbage",
+            1,
+            "a.jsonl.gz: the file breaks off after 33 bytes",
+        ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -273,7 +279,7 @@ def test_good_rows_are_kept_and_the_bad_one_is_named(name, data, good, sentence,
         ("a.parquet", b"PAR1", "a.parquet is not a Parquet file that can be read"),
         ("a.parquet", b"no", "a.parquet is not a Parquet file that can be read"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz cannot be read: Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b""), "a.jsonl.gz is empty"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "a.jsonl.gz is empty"),
         ("a.txt", b"Hi", "a.txt: data files end in .json, .jsonl, .ndjson, .csv, .tsv, .parquet, also with .gz"),
     ],
 )
@@ -314,7 +320,7 @@ def peak(work) -> int:
 def test_a_gzip_bomb_is_stopped_while_it_unpacks(name, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_BYTES", 2**20)
     start = b'[{"a": "' if "json" in name else b"question,answer\n"
-    file = write(tmp_path, name, gzip.compress(start + b"0" * 2**24, 1))
+    file = write(tmp_path, name, gzip.compress(start + b"0" * 2**24, 1, mtime=0))
 
     def read():
         with pytest.raises(PlaygroundError, match=f"{name} is larger than 1 MB"):

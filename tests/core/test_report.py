@@ -311,23 +311,45 @@ def test_the_short_way_counts_the_same(kind, short, name, tokenizer_folders):
     tokenizer = made[kind]() if kind in made else Tokenizer.load(tokenizer_folders[kind])
     template, counts, pick = templates.load(name), TokenCounts(tokenizer), random.Random(0)
     first = texts(template, [talk("What is it?", " It is <｜é｜>.")], tokenizer, masks=True)
-    counts.count(first, counts.encode([text.text for text in first]))
+    counts.count(counts.encode(first))
     assert counts._tiles is short
     rows = [talk(*(pick.choice(SAID) for _ in range(pick.choice([2, 3, 4])))) for _ in range(150)]
     rendered = texts(template, rows, tokenizer, masks=True)
     expected = [_by_offsets(text, tokenizer.backend.encode(text.text, add_special_tokens=False)) for text in rendered]
-    assert counts.count(rendered, counts.encode([text.text for text in rendered])) == expected
+    assert counts.count(counts.encode(rendered)) == expected
     for row, count in zip(rows, expected, strict=True):
         done = render(template, row, tokenizer)
         assert (len(done.ids), sum(done.mask)) == count[:2]
 
 
+@pytest.mark.parametrize("opening", ["Be brief and kind. " * 20, "<｜é｜> é 数 " * 30])
+@pytest.mark.parametrize("kind", ["wide", "byte-level", "trimmed", "metaspace", "normalized"])
+def test_rows_that_open_alike_count_the_same(kind, opening, tokenizer_folders):
+    made = {"trimmed": trimmed, "normalized": normalized, "wide": wide}
+    tokenizer = made[kind]() if kind in made else Tokenizer.load(tokenizer_folders[kind])
+    template, counts, pick = templates.load("chatml"), TokenCounts(tokenizer), random.Random(1)
+    rows = [
+        Conversation([{"role": "system", "content": opening}, *talk(*pick.choices(SAID, k=2)).messages])
+        for _ in range(90)
+    ]
+    rows.insert(70, Conversation([{"role": "assistant", "content": opening + "!"}, *rows[0].messages[1:]]))
+    rendered = texts(template, rows, tokenizer, masks=True)
+    rendered.append(rendered[3]._replace(ranges=[(5, 40)]))  # trained within what it opens with
+    rendered.append(rendered[3]._replace(text=rendered[3].text + "\ud800"))
+    counts.count(counts.encode(rendered[:10]))
+    encoded = counts.encode(rendered)
+    if kind in ("wide", "byte-level"):
+        assert sum(one.before > 0 for one in encoded) > 80
+    alone = [one.encoding for text in rendered for one in TokenCounts(tokenizer).encode([text])]
+    assert counts.count(encoded) == list(map(_by_offsets, rendered, alone))
+
+
 @pytest.mark.parametrize("ranges", [[], [(0, 0)], [(3, 3)], [(0, 4), (4, 9)], [(2, 6), (4, 8)], [(5, 99)], [(12, 13)]])
 def test_odd_ranges_count_the_same(ranges, tokenizer):
     counts, text = TokenCounts(tokenizer), Text("The capital.", ranges, "generation")
-    encodings = counts.encode([text.text])
-    counts.count([text], encodings)
+    encoded = counts.encode([text])
+    counts.count(encoded)
     assert counts._tiles
-    mask = templates._token_mask(ranges, encodings[0].offsets)
+    mask = templates._token_mask(ranges, encoded[0].encoding.offsets)
     expected = (len(mask), sum(mask), mask.index(True) if any(mask) else -1)
-    assert counts.count([text], encodings) == [expected] == [_by_offsets(text, encodings[0])]
+    assert counts.count(encoded) == [expected] == [_by_offsets(text, encoded[0].encoding)]
