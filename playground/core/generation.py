@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from playground.config import SamplingConfig
 from playground.core.adapters import AdapterBank
+from playground.core.prefixes import Prefix, Prefixes
 from playground.errors import PlaygroundError
 
 # Looked at first: nearly always enough to hold top_p; where it is not, all tokens are sorted.
@@ -86,6 +87,8 @@ class Row:
     sampler: Sampler
     tag: object = None
     guide: Guide | None = None
+    fed: list[int] = field(default_factory=list)  # what the cache holds of it: the prompt and what was fed since
+    reused: int = 0  # tokens of the prompt that had been read before
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token, from the logits [vocabulary] on the CPU."""
@@ -143,6 +146,7 @@ class Batch:
 
     model: torch.nn.Module
     bank: AdapterBank
+    prefixes: Prefixes | None = None
     rows: list[Row] = field(default_factory=list)
     cache: Cache | None = None
     mask: torch.Tensor | None = None
@@ -151,25 +155,71 @@ class Batch:
     @torch.inference_mode()
     def add(self, rows: list[Row]) -> list[int]:
         """Read the prompts of `rows`, let them join the batch and return the first token of each."""
-        length = max(len(row.prompt_ids) for row in rows)
+        known = [self.prefixes.find(r.adapter, r.prompt_ids) if self.prefixes else (None, 0) for r in rows]
+        groups = [[i for i, (_, length) in enumerate(known) if bool(length) is begun] for begun in (False, True)]
+        first: dict[int, int] = {}
+        for group in filter(None, groups):
+            tokens = self._read([rows[i] for i in group], [known[i] for i in group])
+            first |= dict(zip(group, tokens.tolist(), strict=True))
+        order = [i for group in groups for i in group]
+        self._arrange(len(self.rows) - len(rows), [order.index(i) for i in range(len(rows))])
+        return [first[i] for i in range(len(rows))]
+
+    def _read(self, rows: list[Row], known: list[tuple[Prefix | None, int]]) -> torch.Tensor:
+        """Read the prompts but for what is `known` of them; rows are padded on the left, never in their middle."""
         device = self.model.device
+        # Every row reads as many tokens as the one with the most to read, so that all begin at the same place.
+        length = max(len(row.prompt_ids) - usable for row, (_, usable) in zip(rows, known, strict=True))
+        begun = [max(0, len(row.prompt_ids) - length) for row in rows]
         ids = torch.zeros(len(rows), length, dtype=torch.long)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, length - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
-            mask[i, length - len(row.prompt_ids) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        self.bank.use([row.adapter for row in rows])
+        mask = torch.zeros(len(rows), max(begun) + length, dtype=torch.long)
+        for i, (row, start) in enumerate(zip(rows, begun, strict=True)):
+            rest = row.prompt_ids[start:]
+            ids[i, length - len(rest) :] = torch.tensor(rest)
+            mask[i, mask.shape[1] - len(row.prompt_ids) :] = 1
+            row.fed, row.reused = list(row.prompt_ids), start
         cache = Cache(layer_class_to_replicate=RoomyLayer)
-        tokens = self._forward(ids, mask, cache, rows)
+        if max(begun):
+            self._begin(cache, [prefix for prefix, _ in known], begun)
+        self.bank.use([row.adapter for row in rows])
+        mask = mask.to(device)
+        tokens = self._forward(ids.to(device), mask, cache, rows)
         self._merge(cache, mask, tokens)
         self.rows = self.rows + rows
-        return tokens.tolist()
+        return tokens
+
+    def _begin(self, cache: Cache, prefixes: list[Prefix], begun: list[int]) -> None:
+        """Fill an empty cache with what is known of each row, padded on the left to the longest."""
+        length = max(begun)
+        for layer in range(len(prefixes[0].layers)):
+            keys, values = (
+                torch.stack(
+                    [
+                        _pad_left(p.layers[layer][part][:, :start], length, 1)
+                        for p, start in zip(prefixes, begun, strict=True)
+                    ]
+                )
+                for part in (0, 1)
+            )
+            cache.update(keys, values, layer)
+
+    def _arrange(self, start: int, order: list[int]) -> None:
+        """Put the rows from `start` on in this order."""
+        if order == sorted(order):
+            return
+        places = [*range(start), *(start + i for i in order)]
+        index = torch.tensor(places, device=self.mask.device)
+        self.rows = [self.rows[i] for i in places]
+        self.mask, self.tokens = self.mask[index], self.tokens[torch.tensor(places)]
+        for layer in self.cache.layers:
+            layer.replace(layer.keys[index], layer.values[index])
 
     @torch.inference_mode()
     def step(self) -> list[int]:
         """Feed every row its newest token and return the next one of each."""
         self.bank.use([row.adapter for row in self.rows])
+        for row, token in zip(self.rows, self.tokens.tolist(), strict=True):
+            row.fed.append(token)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
         self.tokens = self._forward(self.tokens[:, None].to(self.mask.device), self.mask, self.cache, self.rows)
         return self.tokens.tolist()
@@ -179,6 +229,9 @@ class Batch:
         """Keep only these rows, and only the positions that one of them still needs."""
         if len(indices) == len(self.rows):
             return
+        if self.prefixes is not None:
+            for i in set(range(len(self.rows))) - set(indices):
+                self.prefixes.add(self._prefix(i))
         if not indices:
             self.rows, self.cache, self.mask, self.tokens = [], None, None, None
             return
@@ -190,6 +243,13 @@ class Batch:
         self.mask = mask[:, start:]
         for layer in self.cache.layers:
             layer.replace(layer.keys[index, :, start:], layer.values[index, :, start:])
+
+    def _prefix(self, i: int) -> Prefix:
+        """All that the cache holds of row `i`, as a copy of its own."""
+        row = self.rows[i]
+        start = self.mask.shape[1] - len(row.fed)
+        layers = [(layer.keys[i, :, start:].clone(), layer.values[i, :, start:].clone()) for layer in self.cache.layers]
+        return Prefix(row.adapter, row.fed, layers)
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, rows: list[Row]) -> torch.Tensor:
         """The next token of each row, [rows]; `ids` are the new positions, `mask` covers old and new ones."""

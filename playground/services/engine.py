@@ -15,164 +15,58 @@ import json
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from playground.config import Paths, SamplingConfig, check
-from playground.core.constrained import Constraint, Guide, Vocabulary
+import psutil
+
+from playground.config import Paths, check
+from playground.core.constrained import Guide, Vocabulary
 from playground.core.cores import Cores
 from playground.core.messages import Conversation, check_messages
 from playground.core.models import AdapterInfo, check_adapter, read_adapter
 from playground.core.templates import Rendered, Template, render, stop_strings
 from playground.core.tokenizer import Tokenizer
+from playground.core.tool_formats import for_template
 from playground.errors import PlaygroundError
+from playground.services.fair import FairQueue
+from playground.services.remote import FORMAT, RemoteReply, Remotes
+from playground.services.replies import WORDS_FOR_REASON, Chunk, Lane, Reply
 from playground.services.runs import adapters as adapter_folders
 from playground.services.sources import Sources
 from playground.services.templates import Templates
 
+__all__ = ["WORDS_FOR_REASON", "Chunk", "Engine", "Lane", "Reply", "context_length", "with_seed"]
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 16  # rows decoded together; more wait
 MAX_WAITING = 64  # requests that may wait for a place on one model
+MAX_WAITING_EACH = 16  # of one visitor
+BUDGET_SHARE = 0.6  # of the memory, for weights
 MAX_PROMPT_CHARACTERS = 50_000
-WORDS_FOR_REASON = {
-    "stop": "ended by itself",
-    "length": "cut at the token limit",
-    "cancelled": "stopped",
-    "error": "failed",
-}
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One column of a chat: model + adapter (or none) + template + sampling.
-
-    `template` is a template's name, "model" for the model's own, or "" for the one the adapter was trained with
-    (without an adapter: the model's own, or plain text where it has none). `constraint` holds what it writes to the
-    schemas of the conversation's tools.
-    """
-
-    model: str
-    adapter: str | None = None
-    template: str = ""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    label: str = ""
-    sanitize: bool = True
-    constraint: Constraint | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Lane":
-        """A lane written as `MODEL[+ADAPTER][@TEMPLATE]`."""
-        rest, _, template = text.partition("@")
-        model, _, adapter = rest.partition("+")
-        if not model:
-            raise PlaygroundError(f"a lane is written MODEL[+ADAPTER][@TEMPLATE], got {text!r}")
-        return cls(model=model, adapter=adapter or None, template=template, label=text)
-
-    @property
-    def name(self) -> str:
-        return self.label or self.model + (f" + {self.adapter}" if self.adapter else "")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What came since the last chunk: text that can be shown, and the ids of the tokens behind it."""
-
-    text: str
-    tokens: list[int]
-    done: bool
-    finish_reason: str | None
-    tokens_per_second: float
-
-
-class Reply:
-    """A reply that is being written. Filled by the engine; may be read, or left alone, by anyone."""
-
-    def __init__(self, lane: Lane, prompt: Rendered, stops: Sequence[str] = (), guide: Guide | None = None):
-        self.lane = lane
-        self.prompt = prompt
-        self.stops = tuple(stops)
-        self.guide = guide
-        self.text = ""
-        self.ids: list[int] = []
-        self.finish_reason: str | None = None
-        self.error: str | None = None
-        self.asked = time.monotonic()
-        self.first_token_s: float | None = None
-        self._newest = self.asked
-        self._cancelled = threading.Event()
-        self._changed = threading.Condition()
-
-    @property
-    def done(self) -> bool:
-        return self.finish_reason is not None
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def cancel(self) -> None:
-        """Ask the engine to end this reply; what is written stays."""
-        self._cancelled.set()
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decoding speed after the first token; 0.0 until there are two."""
-        if len(self.ids) < 2:
-            return 0.0
-        return (len(self.ids) - 1) / max(self._newest - self.asked - self.first_token_s, 1e-9)
-
-    @property
-    def mask_seconds_per_token(self) -> float:
-        """What the lane's constraint has cost; 0.0 without one."""
-        return self.guide.seconds_per_token if self.guide else 0.0
-
-    def add(self, token: int | None, text: str) -> None:
-        """Called by the engine: one more token, and the text it completes (often none yet)."""
-        with self._changed:
-            self._newest = time.monotonic()
-            if token is not None:
-                if self.first_token_s is None:
-                    self.first_token_s = self._newest - self.asked
-                self.ids.append(token)
-            self.text += text
-            self._changed.notify_all()
-
-    def finish(self, reason: str, error: str | None = None) -> None:
-        """Called by the engine: nothing more comes."""
-        with self._changed:
-            self.finish_reason, self.error = reason, error
-            self._changed.notify_all()
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the reply is done; False when it is not after `seconds`."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.done, seconds)
-
-    def __iter__(self) -> Iterator[Chunk]:
-        shown = read = 0
-        while True:
-            with self._changed:
-                while not self.done and len(self.text) == shown and len(self.ids) == read:
-                    self._changed.wait()
-                text, ids, reason = self.text, list(self.ids), self.finish_reason
-            yield Chunk(text[shown:], ids[read:], reason is not None, reason, self.tokens_per_second)
-            shown, read = len(text), len(ids)
-            if reason is not None:
-                return
 
 
 class Engine:
     """The models in memory and the replies being written on them."""
 
-    def __init__(self, sources: Sources, paths: Paths, load_in_4bit: bool = False, dtype: str = "auto"):
+    def __init__(
+        self,
+        sources: Sources,
+        paths: Paths,
+        load_in_4bit: bool = False,
+        dtype: str = "auto",
+        remotes: Remotes | None = None,
+        budget: int = 0,
+    ):
+        """`budget` is how many bytes of weights may be loaded at once; 0: most of the machine's memory."""
         self.sources = sources
         self.paths = paths
         self.templates = Templates(paths)
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
+        self.remotes = remotes or Remotes()
+        self.budget = budget or int(BUDGET_SHARE * psutil.virtual_memory().total)
         self._decoders: dict[str, Decoder] = {}
         self._tokenizers: dict[Path, Tokenizer] = {}
         self._vocabularies: dict[Path, Vocabulary] = {}
@@ -239,8 +133,11 @@ class Engine:
         return self.templates.load(lane.template, tokenizer)
 
     def prompt(self, lane: Lane, conversation: Conversation) -> Rendered:
-        """The exact prompt that `lane` sends for `conversation`."""
+        """The exact prompt that `lane` sends for `conversation`; of a lane elsewhere, the request it sends."""
         check(lane.sampling)
+        if (endpoint := self.remotes.find(lane.model)) is not None:
+            check_messages(conversation.messages)
+            return RemoteReply(lane, endpoint, conversation).prompt
         check_messages(conversation.messages)
         length = sum(len(str(message.get("content") or "")) for message in conversation.messages)
         if length > MAX_PROMPT_CHARACTERS:
@@ -264,26 +161,49 @@ class Engine:
             )
         return rendered
 
-    def reply(self, lane: Lane, conversation: Conversation, stop: Sequence[str] = ()) -> Reply:
-        """Start one reply; see `replies`."""
-        return self.replies([(lane, conversation)], stop)[0]
+    def tool_format(self, lane: Lane):
+        """How `lane` writes tool calls (a module of `core.tool_formats`), or None where its template has none."""
+        if self.remotes.find(lane.model) is not None:
+            return FORMAT
+        return for_template(self.template(lane), self.tokenizer(lane.model))
 
-    def replies(self, asked: list[tuple[Lane, Conversation]], stop: Sequence[str] = ()) -> list[Reply]:
+    def reply(self, lane: Lane, conversation: Conversation, stop: Sequence[str] = (), visitor: str = "") -> Reply:
+        """Start one reply; see `replies`."""
+        return self.replies([(lane, conversation)], stop, visitor)[0]
+
+    def replies(
+        self, asked: list[tuple[Lane, Conversation]], stop: Sequence[str] = (), visitor: str = ""
+    ) -> list[Reply]:
         """Start one reply for each (lane, conversation); lanes on the same base are decoded in one batch.
+
+        Where more wait than fit, `visitor`s (any text that tells them apart) take turns.
 
         Raises PlaygroundError, before anything runs, for a lane that cannot work: unknown model or adapter, a
         template that fails, a prompt past the context, a constraint without a grammar, or too many requests waiting.
         """
         by_model: dict[str, list[Reply]] = {}
-        replies = []
+        elsewhere, replies = [], []
         for lane, conversation in asked:
+            if (endpoint := self.remotes.find(lane.model)) is not None:
+                check(lane.sampling)
+                check_messages(conversation.messages)
+                elsewhere.append(RemoteReply(lane, endpoint, conversation, stop))
+                replies.append(elsewhere[-1])
+                continue
             prompt, stops = self.prompt(lane, conversation), [*stop, *self._stop_strings(lane)]
             reply = Reply(lane, prompt, stops, self._guide(lane, conversation, stops))
             by_model.setdefault(self.sources.entry(lane.model).name, []).append(reply)
             replies.append(reply)
         for model, together in by_model.items():
-            self._decoder(model).submit(together)
+            self._decoder(model).submit(together, visitor)
+        for reply in elsewhere:
+            reply.start()
         return replies
+
+    def ahead(self, reply: Reply) -> int:
+        """How many requests are served before `reply` gets a place; 0 once it has one."""
+        decoder = self._decoders.get(self.sources.entry(reply.lane.model).name) if reply.prompt.ids else None
+        return decoder.ahead(reply) if decoder else 0
 
     def _guide(self, lane: Lane, conversation: Conversation, stops: Sequence[str]) -> Guide | None:
         """What holds the reply to the lane's constraint; None without one."""
@@ -320,9 +240,32 @@ class Engine:
         with self._lock:
             decoder = self._decoders.get(model)
             if decoder is None or decoder.failure:
+                self._make_room(model, folder)
                 decoder = self._decoders[model] = Decoder(self, model, folder)
                 decoder.start()
             return decoder
+
+    def _make_room(self, model: str, folder: Path) -> None:
+        """Let go of models that nobody uses, the longest unused first, until this one fits the budget."""
+        needed = weights_size(folder)
+        loaded = {name: decoder for name, decoder in self._decoders.items() if not decoder.failure}
+        held = sum(decoder.size for decoder in loaded.values())
+        if needed > self.budget:
+            raise PlaygroundError(
+                f"{model} needs {needed / 2**30:.1f} GiB for its weights, more than the {self.budget / 2**30:.1f} GiB "
+                "that models may take here; choose a smaller one"
+            )
+        for name, decoder in sorted(loaded.items(), key=lambda one: one[1].used):
+            if held + needed <= self.budget:
+                return
+            if decoder.retire():
+                held -= decoder.size
+                del self._decoders[name]
+        if held + needed > self.budget:
+            raise PlaygroundError(
+                f"{model} does not fit beside the models that are answering now ({held / 2**30:.1f} of "
+                f"{self.budget / 2**30:.1f} GiB); try again when they are done"
+            )
 
 
 class Decoder(threading.Thread):
@@ -335,12 +278,16 @@ class Decoder(threading.Thread):
         self.folder = folder
         self.state = "loading"
         self.failure: str | None = None
-        self.waiting: deque[Reply] = deque()
+        self.waiting = FairQueue()
         self.closing = False
         self.wake = threading.Condition()
+        self.size = weights_size(folder)  # bytes
+        self.used = time.monotonic()
+        self.batch = None
 
-    def submit(self, replies: list[Reply]) -> None:
+    def submit(self, replies: list[Reply], visitor: str = "") -> None:
         with self.wake:
+            self.used = time.monotonic()
             if self.failure:
                 for reply in replies:
                     reply.finish("error", self.failure)
@@ -351,8 +298,18 @@ class Decoder(threading.Thread):
                 raise PlaygroundError(
                     f"{len(self.waiting)} requests are waiting for {self.model_name}; try again in a moment"
                 )
-            self.waiting.extend(replies)
+            if visitor and self.waiting.of(visitor) + len(replies) > MAX_WAITING_EACH:
+                raise PlaygroundError(
+                    f"{self.waiting.of(visitor)} of your requests are waiting for {self.model_name} already; "
+                    "stop some of them, or ask again when they are answered"
+                )
+            for reply in replies:
+                self.waiting.push(visitor, reply)
             self.wake.notify()
+
+    def ahead(self, reply: Reply) -> int:
+        with self.wake:
+            return next((place for place, other in enumerate(self.waiting) if other is reply), 0)
 
     def close(self) -> None:
         with self.wake:
@@ -360,6 +317,15 @@ class Decoder(threading.Thread):
             self.wake.notify()
         if self.is_alive():
             self.join()
+
+    def retire(self) -> bool:
+        """Close if nobody is being answered; says whether."""
+        with self.wake:
+            if self.state == "loading" or len(self.waiting) or (self.batch is not None and self.batch.rows):
+                return False
+            self.closing = True
+        self.close()
+        return True
 
     def run(self) -> None:
         try:
@@ -375,13 +341,12 @@ class Decoder(threading.Thread):
         adapt = self._cores().adapt
         while True:
             with self.wake:
-                self.wake.wait_for(lambda: self.closing or self.waiting or self.batch.rows)
+                self.wake.wait_for(lambda: self.closing or len(self.waiting) or self.batch.rows)
                 if self.closing:
                     break
+                self.used = time.monotonic()
                 self._drop_cancelled()
-                joining = [
-                    self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_ROWS - len(self.batch.rows)))
-                ]
+                joining = [self.waiting.pop() for _ in range(min(len(self.waiting), MAX_ROWS - len(self.batch.rows)))]
             try:
                 adapt()
                 if joining:
@@ -401,7 +366,7 @@ class Decoder(threading.Thread):
             row.tag.reply.finish("cancelled")
         for reply in self.waiting:
             reply.finish("cancelled")
-        self.batch = self.bank = self.loaded = None
+        self.batch = self.bank = self.loaded = self.prefixes = None
 
     @staticmethod
     def _cores() -> Cores:
@@ -413,10 +378,12 @@ class Decoder(threading.Thread):
         from playground.core import models
         from playground.core.adapters import AdapterBank
         from playground.core.generation import check_decodable
+        from playground.core.prefixes import Prefixes
 
         self.loaded = models.load(self.folder, self.engine.dtype, "auto", self.engine.load_in_4bit)
         check_decodable(self.loaded.model)
         self.bank = AdapterBank(self.loaded.model)
+        self.prefixes = Prefixes()
         self.end_ids = _end_ids(self.loaded)
         self.batch = self._new_batch()
 
@@ -428,7 +395,7 @@ class Decoder(threading.Thread):
     def _new_batch(self):
         from playground.core.generation import Batch
 
-        return Batch(self.loaded.model, self.bank)
+        return Batch(self.loaded.model, self.bank, self.prefixes)
 
     def _fail(self, sentence: str) -> None:
         with self.wake:
@@ -514,6 +481,11 @@ class Stream:
             reply.finish("length")
             return False
         return True
+
+
+def weights_size(folder: Path) -> int:
+    """Bytes of a model folder's weights, as they lie on the disk."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _end_ids(loaded) -> frozenset[int]:
