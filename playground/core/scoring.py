@@ -3,15 +3,15 @@
 A reply is exact when it makes the expected calls, the same number of them, each with the same name and the same
 arguments; where none is due, when it makes none. Order does not count: calls of one turn run side by side.
 Arguments are compared as JSON values (1 and 1.0 are equal, 1 and true and "1" are not), texts letter by letter, with
-one exception: blanks in the calculator's expression do not count ("23*47" is "23 * 47").
+one exception: what the calculator reads as the same expression is the same ("23*47" is "(23 * 47)").
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from playground.core import tools
+from playground.core.tools import calculator
 from playground.core.tool_formats.values import Call, Fault
 
 # Outcome → what it means. The words are those of the Berkeley Function Calling Leaderboard's error types.
@@ -27,7 +27,8 @@ OUTCOMES = {
     "type_error": "an argument of the wrong type",
     "value_error": "right tool, wrong value",
 }
-SPACELESS = {("calculator", "expression")}  # blanks do not count in these arguments
+# Arguments whose writing does not count, and what says that two texts are the same.
+READ_ALIKE = {(calculator.NAME, "expression"): calculator.same}
 
 
 def outcome(expected: Sequence[dict], got: Sequence[Call | Fault], schemas: Sequence[dict] = ()) -> str:
@@ -60,9 +61,8 @@ def equal(tool: str, expected: dict, got: dict) -> bool:
         return False
     for name, value in expected.items():
         other = got[name]
-        if (tool, name) in SPACELESS and isinstance(value, str) and isinstance(other, str):
-            value, other = re.sub(r"\s+", "", value), re.sub(r"\s+", "", other)
-        if not _same(value, other):
+        alike = READ_ALIKE.get((tool, name)) if isinstance(value, str) and isinstance(other, str) else None
+        if not (alike or _same)(value, other):
             return False
     return True
 

@@ -78,6 +78,24 @@ def test_blanks_count_everywhere_but_in_the_calculators_expression():
     assert not equal("get_weather", {"city": "New York"}, {"city": "NewYork"})
 
 
+@pytest.mark.parametrize(
+    "one, other, same",
+    [
+        ("784 - 150", "(784-150)", True),
+        ("3 ** 7", "3^7", True),
+        ("(1 + 2) * 3", "1 + 2 * 3", False),
+        ("2 * 678", "678 * 2", False),  # the order of the question is the lesson
+        ("2.0 * 3", "2 * 3", False),
+        ("1 +", "1 +", True),
+        ("1 +", "1 + ", False),  # no expression is like no other
+        ("(" * 99, "(" * 98, False),
+    ],
+)
+def test_expressions_are_the_same_where_the_calculator_reads_the_same(one, other, same):
+    assert equal("calculator", {"expression": one}, {"expression": other}) is same
+    assert equal("f", {"expression": one}, {"expression": other}) is (one == other)
+
+
 def test_a_score_counts():
     result = score(["exact", "exact", "no_call", "exact"], ["calculator", "no call", "calculator", "calculator"])
     assert result == Score(

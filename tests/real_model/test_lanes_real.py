@@ -84,5 +84,5 @@ def test_the_shipped_adapter_says_where_it_comes_from():
     assert info.template.name == "chatml-tools"
     assert info.details["config"]["recipe"] == "tool-calling"
     assert info.details["scores"]["rows"] >= 120
-    assert info.details["scores"]["tuned"] > info.details["scores"]["untuned"] + 0.5
+    assert info.details["scores"]["tuned"] >= 0.9 > 0.5 > info.details["scores"]["untuned"]
     assert (folder / "adapter_model.safetensors").stat().st_size < 6 * 2**20

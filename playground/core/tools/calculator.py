@@ -62,6 +62,20 @@ def evaluate(expression: str, clock=time.monotonic) -> int | float:
         raise ToolError(f"The result has more than {MAX_DIGITS} digits.") from None
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two texts are one expression to the calculator: blanks, outer brackets and `^` for `**` do not count.
+
+    The order of the numbers does: 2 * 3 and 3 * 2 are two expressions. Nothing is calculated.
+    """
+    if one == other:
+        return True
+    try:
+        trees = [ast.dump(ast.parse(_plain(text), mode="eval")) for text in (one, other)]
+    except (ToolError, SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return trees[0] == trees[1]
+
+
 def _plain(expression: str) -> str:
     if len(expression) > MAX_LENGTH:
         raise ToolError(f"The expression has {len(expression):,} characters, at most {MAX_LENGTH} are allowed.")
