@@ -1,0 +1,218 @@
+"""Lanes elsewhere: against our own OpenAI routes on a tiny model, and against servers that misbehave."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from playground.config import Paths, SamplingConfig
+from playground.core.messages import Conversation
+from playground.errors import PlaygroundError
+from playground.services import remote
+from playground.services.engine import Engine, Lane
+from playground.services.remote import Endpoint, Remotes, request
+from playground.services.sources import Sources
+from tests.services.test_openai_server import NAME, engine, server
+
+__all__ = ["engine", "server"]  # fixtures
+KEY = "sk-very-secret"
+ASK = Conversation([{"role": "user", "content": "Hello"}])
+GREEDY = SamplingConfig(temperature=0, repetition_penalty=1.0, max_new_tokens=12)
+CALL = {"id": "c", "function": {"name": "add", "arguments": '{"a": '}}
+
+
+def sse(*events, done=True):
+    lines = [event if isinstance(event, str) else "data: " + json.dumps(event) for event in events]
+    return "\n\n".join([*lines, *(["data: [DONE]"] if done else [])]) + "\n\n"
+
+
+def delta(reason=None, **values):
+    return {"choices": [{"index": 0, "delta": values, "finish_reason": reason}]}
+
+
+class Stub(BaseHTTPRequestHandler):
+    """Answers with what `script` says: (status, headers, body), or a function that writes."""
+
+    script, asked = None, []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        Stub.asked.append((self.path, dict(self.headers), body))
+        if callable(Stub.script):
+            Stub.script(self)
+            return
+        status, headers, text = Stub.script
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def stub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+@pytest.fixture
+def ask(stub, tmp_path):
+    def ask(script, conversation=ASK, sampling=GREEDY, url=stub, **options):
+        Stub.script, Stub.asked = script, []
+        paths = Paths(tmp_path)
+        engine = Engine(Sources(paths, folders=[]), paths, remotes=Remotes([Endpoint("far", url, "m", KEY)]))
+        return engine.reply(Lane("far", sampling=sampling), conversation, **options)
+
+    return ask
+
+
+def test_a_remote_lane_says_what_the_local_one_says(engine, server, tmp_path):
+    url, key = server
+    paths = Paths(tmp_path)
+    here = Engine(Sources(paths, folders=[]), paths, remotes=Remotes([Endpoint("far", url, "tuned", key or "")]))
+    reply = here.reply(Lane("far", sampling=GREEDY), ASK)
+    local = engine.reply(Lane(NAME, adapter="tuned", sampling=GREEDY), ASK)
+    assert reply.wait(60)
+    assert local.wait(60)
+    assert (reply.error, reply.text, reply.finish_reason) == (None, local.text, "length")
+    assert reply.count == local.count == 12
+    assert reply.first_token_s > 0
+    assert '"model": "tuned"' in reply.prompt.text
+    assert here.ahead(reply) == 0
+
+
+def test_what_is_sent(ask):
+    messages = [
+        {"role": "user", "content": "Add."},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
+        },
+        {"role": "tool", "name": "add", "content": "2"},
+    ]
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    reply = ask(
+        (200, {}, sse(delta("stop", content="hi"))), Conversation(messages, tools), stop=["a", "b", "c", "d", "e"]
+    )
+    assert reply.wait(10)
+    ((path, headers, body),) = Stub.asked
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    sent = body["messages"]
+    assert json.loads(sent[1]["tool_calls"][0]["function"]["arguments"]) == {"a": 1}
+    assert sent[2]["tool_call_id"] == sent[1]["tool_calls"][0]["id"]
+    assert body["tools"] == tools
+    assert body["stop"] == ["a", "b", "c", "d"]
+    assert (body["temperature"], body["max_tokens"], body["stream"]) == (0, 12, True)
+    assert "top_k" not in body
+    assert body["repetition_penalty"] == 1.0  # changed from the default
+    assert KEY not in reply.prompt.text
+
+
+def test_a_call_that_comes_in_pieces_is_one_call(ask):
+    first = delta(tool_calls=[{"index": 0, **CALL}])
+    rest = delta(tool_calls=[{"index": 0, "function": {"arguments": '"é"}'}}])
+    other = delta("tool_calls", tool_calls=[{"index": 1, "id": "d", "function": {"name": "f", "arguments": ""}}])
+    reply = ask((200, {}, sse(delta(content="Let me see."), ": a comment", first, rest, other)))
+    assert reply.wait(10)
+    parsed = remote.FORMAT.parse(reply.text)
+    assert [(call.name, call.arguments) for call in parsed.calls] == [("add", {"a": "é"}), ("f", {})]
+    assert parsed.content == "Let me see."
+    assert reply.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "script, sentence",
+    [
+        ((401, {}, '{"error": {"message": "no sk-very-secret here"}}'), "far refused the key (HTTP 401): no … here"),
+        ((404, {}, ""), "far knows neither this model nor this address (HTTP 404)"),
+        (
+            (429, {"retry-after": "7"}, '{"error": "slow down"}'),
+            "far is asked too often (HTTP 429), try again in 7 s: slow down",
+        ),
+        ((500, {}, "<html>oops</html>"), "far answered with HTTP 500: <html>oops</html>"),
+        ((302, {"location": "http://127.0.0.1:1/"}, ""), "far answered with HTTP 302"),
+        ((200, {}, "data: {broken\n\n"), "far sent what is no event: '{broken'"),
+        ((200, {}, "data: [1]\n\n"), "far sent what is no event: '[1]'"),
+        ((200, {}, sse(delta(content="half a"), done=False)), "far broke off before its answer was whole"),
+        ((200, {}, ""), "far broke off before its answer was whole"),
+        ((200, {}, sse({"error": {"message": "out of memory"}})), "far stopped with: out of memory"),
+        (
+            (200, {}, sse(delta("tool_calls", tool_calls=[{"index": 0, **CALL}]))),
+            "far sent a call that cannot be read: add '{\"a\": '",
+        ),
+        ((200, {}, sse(delta(content="x" * 500_000))), "far wrote more than 400,000 characters; the rest was left out"),
+    ],
+)
+def test_a_server_that_fails_ends_its_own_lane(ask, script, sentence):
+    reply = ask(script)
+    assert reply.wait(10)
+    assert reply.finish_reason == "error"
+    assert reply.error == sentence
+
+
+def test_what_came_before_it_broke_off_stays(ask):
+    reply = ask((200, {}, sse(delta(content="half a"), done=False)))
+    assert reply.wait(10)
+    assert reply.text == "half a"
+
+
+def test_nobody_there(ask):
+    reply = ask((200, {}, ""), url="http://127.0.0.1:9/v1")
+    assert reply.wait(20)
+    assert reply.error.startswith("far could not be asked")
+
+
+def test_a_server_that_hangs_can_be_left_and_times_out(ask, monkeypatch):
+    def hang(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"data: " + json.dumps(delta(content="so")).encode() + b"\n\n")
+        handler.wfile.flush()
+        time.sleep(1.5)
+
+    reply = ask(hang)
+    while not reply.text:
+        time.sleep(0.01)
+    begun = time.monotonic()
+    reply.cancel()
+    assert reply.wait(1)
+    assert time.monotonic() - begun < 0.5
+    assert (reply.finish_reason, reply.text) == ("cancelled", "so")
+    monkeypatch.setattr(remote, "READ", 0.2)
+    slow = ask(hang)
+    assert slow.wait(10)
+    assert slow.error == "far did not answer within 0 s"
+
+
+def test_endpoints_are_read_from_a_line(monkeypatch):
+    monkeypatch.setenv("BIG_ONE_API_KEY", KEY)
+    one, other = Remotes.read("big-one=https://host/v1#org/model, b=http://h:1#m").all()
+    assert (one.name, one.url, one.model, one.key) == ("big-one", "https://host/v1", "org/model", KEY)
+    assert other.key == ""
+    assert KEY not in repr(one)
+    assert request(one, GREEDY, ASK)["model"] == "org/model"
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("x", "an endpoint is written NAME=URL#MODEL, got 'x'"),
+        ("x=http://h", "an endpoint is written NAME=URL#MODEL"),
+        ("x=file:///etc/passwd#m", "must begin with http"),
+        ("x=http://user:pw@h/v1#m", "give the key apart"),
+        ("../x=http://h#m", "an endpoint's name is"),
+        ("x=http://h# ", "say which model"),
+    ],
+)
+def test_endpoints_that_cannot_be(text, sentence):
+    with pytest.raises(PlaygroundError, match=sentence):
+        Remotes.read(text)
