@@ -137,19 +137,26 @@ class RemoteReply(Reply):
     def _ask(self) -> None:
         headers = {"Authorization": f"Bearer {self.endpoint.key}"} if self.endpoint.key else {}
         timeout = httpx.Timeout(READ, connect=CONNECT)
+        plain = {name: value for name, value in self.body.items() if name not in _OWN}
+        with httpx.Client(timeout=timeout, headers=headers, follow_redirects=False, trust_env=False) as client:
+            # A server that does not know our own names is asked again without them.
+            if not self._told(client, self.body, last=plain == self.body):
+                self._told(client, plain, last=True)
+
+    def _told(self, client: httpx.Client, body: dict, last: bool) -> bool:
+        """Ask and write down the answer; False where the server does not take the request, and it is not the `last`."""
         url = self.endpoint.url.rstrip("/") + "/chat/completions"
-        body = {**self.body, "stream": True, "stream_options": {"include_usage": True}}
-        with (
-            httpx.Client(timeout=timeout, headers=headers, follow_redirects=False, trust_env=False) as client,
-            client.stream("POST", url, json=body) as response,
-        ):
+        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        with client.stream("POST", url, json=body) as response:
+            if response.status_code in (400, 422) and not last:
+                return False
             if response.status_code != 200:
                 raise PlaygroundError(_refusal(response))
             calls: dict[int, dict] = {}
             reason = None
             for event in _events(response):
                 if self.done:
-                    return
+                    return True
                 if event.get("error"):
                     raise PlaygroundError(f"stopped with: {_message(event)}")
                 usage = event.get("usage")
@@ -159,10 +166,11 @@ class RemoteReply(Reply):
                     self._take(choice.get("delta") or {}, calls)
                     reason = choice.get("finish_reason") or reason
             if reason is None:
-                return
+                return True  # it broke off
             if calls:
                 self.add(None, ("\n" if self.text else "") + FORMAT.write(_calls(calls)))
             self.finish("length" if reason == "length" else "stop")
+            return True
 
     def _take(self, delta: dict, calls: dict[int, dict]) -> None:
         text = delta.get("content")

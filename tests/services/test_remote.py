@@ -159,6 +159,22 @@ def test_a_server_that_fails_ends_its_own_lane(ask, script, sentence):
     assert reply.error == sentence
 
 
+def test_a_server_that_does_not_know_our_own_names_is_asked_without_them(ask):
+    def picky(handler):
+        known = "repetition_penalty" not in Stub.asked[-1][2]
+        text = sse(delta("stop", content="hi")) if known else '{"detail": "Unexpected fields"}'
+        handler.send_response(200 if known else 422)
+        handler.end_headers()
+        handler.wfile.write(text.encode())
+
+    reply = ask(picky)
+    assert reply.wait(10)
+    assert (reply.error, reply.text, len(Stub.asked)) == (None, "hi", 2)
+    refused = ask((422, {}, '{"detail": "no such field"}'))
+    assert refused.wait(10)
+    assert refused.error == "far answered with HTTP 422: {'detail': 'no such field'}"
+
+
 def test_what_came_before_it_broke_off_stays(ask):
     reply = ask((200, {}, sse(delta(content="half a"), done=False)))
     assert reply.wait(10)
