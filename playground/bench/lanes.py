@@ -4,6 +4,9 @@ Beside them, in the same run and on the same prompt: a plain batch of three on t
 cost) and PEFT's own mixed batch (`generate(adapter_names=…)`). Each way is timed in turn, several rounds; the
 figures are medians and the ratio is the median of the rounds' ratios, so that a drifting machine does not decide it.
 Adapters are random (their values don't change the work), of the rank and targets of a short fine-tune.
+
+`--fast-cpu` times one lane instead, with bf16 weights and with 8-bit ones, beside llama.cpp where the package
+`llama_cpp` and a GGUF (`--gguf`) are there, and says how many greedy tokens stay the same.
 """
 
 import argparse
@@ -25,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, default=8, help="rank of the two adapters, on all linear layers")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"), help="weights")
     parser.add_argument("--no-peft", action="store_true", help="leave out PEFT's mixed batch, the slowest part")
+    parser.add_argument("--fast-cpu", action="store_true", help="time one lane with bf16 and with 8-bit weights")
+    parser.add_argument("--gguf", default="", metavar="FILE", help="with --fast-cpu: the model as llama.cpp reads it")
 
 
 def main(args: argparse.Namespace) -> dict:
@@ -32,6 +37,10 @@ def main(args: argparse.Namespace) -> dict:
         raise PlaygroundError(
             f"tokens must be at least 2, rounds and rank at least 1; got {args.tokens}, {args.rounds} and {args.rank}"
         )
+    if args.fast_cpu:
+        from playground.bench import fast_cpu
+
+        return fast_cpu.main(args, PROMPT)
     import torch
 
     from playground.core import models

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from playground.core import int8
 from playground.errors import PlaygroundError
 
 
@@ -70,14 +71,31 @@ class Group:
 
 @dataclass
 class AdapterBank:
-    """The adapters loaded on one model, which it changes in place. Owned by the thread that decodes."""
+    """The adapters loaded on one model, which it changes in place. Owned by the thread that decodes.
+
+    `fast` decodes few rows with 8-bit weights (see `core.int8`).
+    """
 
     model: torch.nn.Module
+    fast: bool = False
     adapters: dict[str, dict[str, Factors]] = field(default_factory=dict)
     rows: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.groups = [Group(members) for members in layers_by_input(self.model)]
+        if self.fast:
+            self._quicken()
+
+    def _quicken(self) -> None:
+        int8.check(self.model)
+        for group in self.groups:
+            modules = list(group.members.values())
+            if type(modules[0]) is torch.nn.Linear:
+                bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
+                group.plain = int8.quick(group.plain, torch.cat([module.weight.data for module in modules]), bias)
+        head = self.model.get_output_embeddings()
+        if type(head) is torch.nn.Linear:
+            head.forward = int8.quick(head.forward, head.weight, head.bias)
 
     def load(self, name: str, folder: Path) -> None:
         """Load the PEFT LoRA adapter in `folder` as `name`.

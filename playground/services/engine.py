@@ -58,13 +58,18 @@ class Engine:
         dtype: str = "auto",
         remotes: Remotes | None = None,
         budget: int = 0,
+        fast_cpu: bool = False,
     ):
-        """`budget` is how many bytes of weights may be loaded at once; 0: most of the machine's memory."""
+        """`budget` is how many bytes of weights may be loaded at once; 0: most of the machine's memory.
+
+        `fast_cpu` decodes with 8-bit weights on a CPU (see `core.int8`); it says nothing on other devices.
+        """
         self.sources = sources
         self.paths = paths
         self.templates = Templates(paths)
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
+        self.fast_cpu = fast_cpu
         self.remotes = remotes or Remotes()
         self.budget = budget or int(BUDGET_SHARE * psutil.virtual_memory().total)
         self._decoders: dict[str, Decoder] = {}
@@ -382,7 +387,7 @@ class Decoder(threading.Thread):
 
         self.loaded = models.load(self.folder, self.engine.dtype, "auto", self.engine.load_in_4bit)
         check_decodable(self.loaded.model)
-        self.bank = AdapterBank(self.loaded.model)
+        self.bank = AdapterBank(self.loaded.model, self.engine.fast_cpu and self.loaded.device.type == "cpu")
         self.prefixes = Prefixes()
         self.end_ids = _end_ids(self.loaded)
         self.batch = self._new_batch()
