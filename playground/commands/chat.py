@@ -18,6 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with its own, and with the shipped adapter",
     )
     parser.add_argument("--system", default="", help="system prompt for every lane")
+    parser.add_argument(
+        "--endpoint",
+        action="append",
+        default=[],
+        metavar="NAME=URL#MODEL",
+        help="a server that speaks OpenAI's format, for --lane NAME; its key is read from NAME_API_KEY",
+    )
+    parser.add_argument("--fast-cpu", action="store_true", help="decode with 8-bit weights on a CPU")
     parser.add_argument("--show-prompt", action="store_true", help="print the exact text each lane was given")
     for setting in config.fields(SamplingConfig):
         flag = "--" + setting.name.replace("_", "-")
@@ -33,6 +41,7 @@ def main(args: argparse.Namespace) -> dict:
 
     from playground.core.messages import Conversation
     from playground.services.engine import WORDS_FOR_REASON, Engine, Lane
+    from playground.services.remote import Remotes
     from playground.services.sources import Sources
 
     model = "smollm2-135m-instruct"
@@ -41,13 +50,13 @@ def main(args: argparse.Namespace) -> dict:
     system = [{"role": "system", "content": args.system}] if args.system else []
     conversation = Conversation([*system, {"role": "user", "content": prompt}])
     paths = Paths()
-    engine = Engine(Sources(paths), paths)
+    engine = Engine(Sources(paths), paths, remotes=Remotes.read(",".join(args.endpoint)), fast_cpu=args.fast_cpu)
     replies = engine.replies([(lane, conversation) for lane in lanes])
     try:
         while not all(reply.done for reply in replies):
             time.sleep(0.2)
             if sys.stderr.isatty():
-                written = ", ".join(f"{reply.lane.name}: {len(reply.ids)}" for reply in replies)
+                written = ", ".join(f"{reply.lane.name}: {reply.count}" for reply in replies)
                 print(f"\r{written} tokens", end="", file=sys.stderr)
     except KeyboardInterrupt:
         for reply in replies:
@@ -71,7 +80,7 @@ def main(args: argparse.Namespace) -> dict:
                 "lane": reply.lane.name,
                 "prompt": reply.prompt.text,
                 "text": reply.text,
-                "tokens": len(reply.ids),
+                "tokens": reply.count,
                 "finish_reason": reply.finish_reason,
                 "error": reply.error,
                 "tokens_per_second": round(reply.tokens_per_second, 2),

@@ -70,6 +70,23 @@ class Sampler:
         return int(ids[torch.multinomial(probabilities, 1, generator=self.generator)])
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A token that was chosen, how likely the model held it, and the likeliest tokens there, before any sampling."""
+
+    token: int
+    probability: float
+    likeliest: tuple[tuple[int, float], ...]
+
+
+def choice(logits: torch.Tensor, token: int, count: int) -> Choice:
+    """`logits` [vocabulary]: the model's own, at temperature 1."""
+    probabilities = logits.float().softmax(0)
+    top = probabilities.topk(min(count, len(probabilities)))
+    likeliest = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+    return Choice(token, float(probabilities[token]), likeliest)
+
+
 class Guide(Protocol):
     """Says which tokens a row may go on with (see playground.core.constrained)."""
 
@@ -89,9 +106,17 @@ class Row:
     guide: Guide | None = None
     fed: list[int] = field(default_factory=list)  # what the cache holds of it: the prompt and what was fed since
     reused: int = 0  # tokens of the prompt that had been read before
+    alternatives: int = 0  # so many of the likeliest tokens are noted with each choice
+    choices: list[Choice] = field(default_factory=list)
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token, from the logits [vocabulary] on the CPU."""
+        token = self._choose(logits)
+        if self.alternatives:
+            self.choices.append(choice(logits, token, self.alternatives))
+        return token
+
+    def _choose(self, logits: torch.Tensor) -> int:
         if self.guide is None:
             return self.sampler(logits)
         allowed = torch.from_numpy(self.guide.allowed()[: len(logits)])

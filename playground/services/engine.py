@@ -423,7 +423,8 @@ class Decoder(threading.Thread):
             sampler = Sampler(reply.lane.sampling, reply.prompt.ids)
             if reply.guide is not None:
                 reply.guide.ends.update(self.end_ids)
-            rows.append(Row(reply.prompt.ids, adapter, sampler, stream, reply.guide))
+            noted = {"alternatives": reply.lane.alternatives, "choices": reply.choices}
+            rows.append(Row(reply.prompt.ids, adapter, sampler, stream, reply.guide, **noted))
         if rows:
             tokens = self.batch.add(rows)
             others = [row.tag for row in self.batch.rows[: -len(rows)]]

@@ -24,7 +24,7 @@ class Lane:
 
     `template` is a template's name, "model" for the model's own, or "" for the one the adapter was trained with
     (without an adapter: the model's own, or plain text where it has none). `constraint` holds what it writes to the
-    schemas of the conversation's tools.
+    schemas of the conversation's tools. With `alternatives`, so many of the likeliest tokens are noted at each step.
     """
 
     model: str
@@ -34,6 +34,7 @@ class Lane:
     label: str = ""
     sanitize: bool = True
     constraint: Constraint | None = None
+    alternatives: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Lane":
@@ -70,6 +71,7 @@ class Reply:
         self.guide = guide
         self.text = ""
         self.ids: list[int] = []
+        self.choices: list = []  # a core.generation.Choice for each token, where the lane asks for alternatives
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.asked = time.monotonic()

@@ -261,3 +261,69 @@ def test_lanes_are_written_model_adapter_template():
     assert Lane.parse("owner/m@plain") == Lane("owner/m", None, "plain", label="owner/m@plain")
     with pytest.raises(PlaygroundError, match="MODEL"):
         Lane.parse("+a")
+
+
+def test_the_likeliest_tokens_are_noted_where_a_lane_asks(engine, home):
+    plain, noted = lane(home), lane(home, alternatives=3)
+    hot = lane(home, alternatives=2, sampling=replace(GREEDY, temperature=3.0))
+    replies = engine.replies([(plain, ask()), (noted, ask()), (hot, ask())])
+    finish(*replies)
+    assert replies[0].choices == []
+    assert replies[0].ids == replies[1].ids
+    for reply, count in ((replies[1], 3), (replies[2], 2)):
+        assert [choice.token for choice in reply.choices] == reply.ids
+        for choice in reply.choices:
+            assert len(choice.likeliest) == count
+            values = [probability for _, probability in choice.likeliest]
+            assert values == sorted(values, reverse=True)
+            assert 0 < choice.probability <= values[0] + 1e-6
+    assert all(choice.likeliest[0] == (choice.token, choice.probability) for choice in replies[1].choices)
+
+
+def test_a_visitor_who_asks_much_waits_for_one_who_asks_once(engine, home, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_ROWS", 1)
+    long = lane(home, sampling=replace(GREEDY, max_new_tokens=60))
+    many = [engine.reply(long, ask(f"{i}"), visitor="many") for i in range(5)]
+    once = engine.reply(lane(home), ask(), visitor="once")
+    assert engine.ahead(once) <= 1
+    assert engine.ahead(many[-1]) >= 2
+    finish(once)
+    assert not many[-1].done
+    finish(*many)
+    assert engine.ahead(many[-1]) == 0
+
+
+def test_one_visitor_cannot_fill_the_queue(engine, home, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_WAITING_EACH", 2)
+    monkeypatch.setattr(engine_module, "MAX_ROWS", 1)
+    asked = [(lane(home, sampling=replace(GREEDY, max_new_tokens=100)), ask(f"{i}")) for i in range(3)]
+    with pytest.raises(PlaygroundError, match="0 of your requests are waiting for"):
+        engine.replies(asked, visitor="many")
+    other = engine.reply(lane(home), ask(), visitor="other")
+    engine.close()
+    assert other.finish_reason in ("cancelled", "length")
+
+
+def test_models_nobody_uses_make_room(home):
+    paths = Paths(home)
+    size = engine_module.weights_size(home / "tiny")
+    engine = Engine(Sources(paths, folders=[]), paths, dtype="float32", budget=int(1.5 * size))
+    try:
+        finish(engine.reply(lane(home), ask()))
+        finish(engine.reply(lane(home, model=str(home / "other")), ask()))
+        assert engine.models() == [str(home / "other")]
+        busy = engine.reply(lane(home, model=str(home / "other"), sampling=replace(GREEDY, max_new_tokens=150)), ask())
+        with pytest.raises(PlaygroundError, match="does not fit beside the models that are answering now"):
+            engine.reply(lane(home), ask())
+        finish(busy)
+        finish(engine.reply(lane(home), ask()))
+    finally:
+        engine.close()
+
+
+def test_a_model_that_never_fits_says_so_before_loading(home):
+    paths = Paths(home)
+    engine = Engine(Sources(paths, folders=[]), paths, budget=1000)
+    with pytest.raises(PlaygroundError, match="more than the 0.0 GiB that models may take here"):
+        engine.reply(lane(home), ask())
+    assert engine.models() == []
