@@ -19,7 +19,9 @@ TEXT_ONLY = (
     *("messages", "tokenizer", "datasets", "templates", "sandbox", "tools", "tool_formats", "streaming"),
     *("toolloop", "synthesis", "phrases", "scoring", "ratings", "training.collate", "progress"),
     *("cores", "lint", "lint_case", "lint_checks", "report", "similarity", "token_counts", "split", "batch_view"),
-    *("constrained", "template_variables", "template_faults", "scorecard", "question_sets"),
+    *("constrained", "template_variables", "template_faults", "scorecard", "question_sets", "jsonl", "generator"),
+    *("battles", "judge", "vote_files", "overfit", "run_card", "export", "ollama"),
+    *("estimate", "training.layers", "training.formats", "training.recipes"),
 )
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "datasets")
 

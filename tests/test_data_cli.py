@@ -191,7 +191,7 @@ def test_convert_of_built_in_data_and_of_broken_rows(capsys, tmp_path):
     out = tmp_path / "calls.jsonl"
     assert (
         run(capsys, "convert", "tool-calls", "--to", "messages", "--out", out)[1]
-        == f"{datasets.TOOL_CALL_ROWS} rows in {out}\n"
+        == f"{datasets.TOOL_CALL_ROWS:,} rows in {out}\n"
     )
     assert load(out).conversations == load("tool-calls").conversations
     file = upload(tmp_path, "a.jsonl", QA + "broken\n")
@@ -218,11 +218,15 @@ def test_list(capsys, tmp_path):
     assert [(row["name"], row["built_in"], row["format"], row["rows"]) for row in found] == [
         ("tool-calls", True, "messages", datasets.TOOL_CALL_ROWS),
         ("instructions", True, "alpaca", len(load("instructions").conversations)),
+        ("json-calls", True, "alpaca", 600),
+        ("persona", True, "alpaca", 20),
+        ("react", True, "messages", 160),
+        ("think-first", True, "messages", 160),
         ("mine.jsonl", False, "question-answer", 1),
         ("odd.csv", False, "", 0),
     ]
     lines = run(capsys, "list")[1].splitlines()
-    assert lines[2].split() == ["mine.jsonl", "question-answer", "1", "rows", "0.0", "MB"]
+    assert lines[-2].split() == ["mine.jsonl", "question-answer", "1", "rows", "0.0", "MB"]
     assert run(capsys, "check", "mine.jsonl")[0] == 0  # by its name
 
 
@@ -248,3 +252,34 @@ def test_nothing_heavy_is_imported(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True)
     assert {*done.stdout.split()} & {"torch", "transformers", "gradio", "datasets", "pyarrow", "pandas"} == set()
     assert datasets.__name__ in done.stdout
+
+
+def test_tool_calls_for_any_schemas(capsys, tmp_path):
+    tool = {
+        "name": "book_table",
+        "description": "Book a table",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "guests": {"type": "integer"}, "date": {"type": "string"}},
+            "required": ["city", "guests"],
+        },
+    }
+    schemas = upload(tmp_path, "tools.json", json.dumps([tool, {"name": "f", "parameters": {"type": "string"}}]))
+    given = ["tool-calls", "--schemas", str(schemas), "--n", "80", "--languages", "en,de"]
+    out = tmp_path / "rows.jsonl"
+    said = json.loads(run(capsys, *given, "--out", str(out), "--json")[1].splitlines()[-1])
+    assert (said["rows"], said["format"], said["tools"], said["out"]) == (80, "messages", 1, str(out))
+    assert sum(said["kinds"].values()) == sum(said["languages"].values()) == 80
+    assert said["arguments_proven"] > 80
+    assert len(said["tools_left_out"]) == 1
+    found = json.loads(run(capsys, "check", str(out), "--json")[1])
+    assert (found["rows"], found["bad_rows"], found["format"]) == (80, 0, "messages")
+    text = run(capsys, *given, "--out", str(out), "--format", "qwen3")[1]
+    assert "each read from the words of its question" in text
+    assert "<tool_call>" in out.read_text()
+    pairs = run(capsys, *given, "--format", "pairs")[1].splitlines()
+    assert 0 < len(pairs) < 80
+    assert json.loads(pairs[0])["input"]["user_question"]
+    for wrong in (["--format", "toml"], ["--languages", "xx"]):
+        assert run(capsys, *given, *wrong)[0] == 1
+    assert "--format goes with --schemas" in run(capsys, "tool-calls", "--n", "3", "--format", "hermes")[2]

@@ -106,7 +106,7 @@ def test_cases_are_counted_by_format(tmp_path, capsys):
         ([], "what should be read?"),
         (["nowhere.txt"], "nowhere.txt cannot be read: No such file"),
         (["--cases", "REPLY"], "line 1 is not JSON"),
-        (["--cases", "EMPTY"], "has no cases"),
+        (["--cases", "EMPTY"], "has no rows"),
         (["--cases", "LIST"], "line 1 must be a JSON object"),
         (["--cases", "BARE"], 'line 1: a case needs "format"'),
         (["REPLY", "--cases", "REPLY"], "not both"),
@@ -191,6 +191,14 @@ def test_run_as_json(engine, capsys):
     assert [tool["function"]["name"] for tool in engine.asked[0][1].tools] == ["calculator"]
 
 
+@pytest.mark.parametrize("names", ["all", "plot,convert_units,calculator"])
+def test_run_offers_any_tool_of_the_app(engine, capsys, names):
+    main(["tools", "run", "Hi", "--lane", "m+learned", "--tools", names, "--json"])
+    offered = [tool["function"]["name"] for tool in engine.asked[0][1].tools]
+    assert {"plot", "calculator"} < set(offered)
+    assert (len(offered) == 3) == (names != "all")
+
+
 def test_run_tells_what_is_wrong_with_a_call_and_stops_in_the_end(engine, capsys):
     main(["tools", "run", "Hi", "--lane", "m+learned", "--tools", "get_weather", "--max-turns", "1", "--json"])
     result = last_line(capsys)
@@ -247,6 +255,9 @@ def test_score_as_text(engine, capsys):
     [
         (["run", " "], "the question is empty"),
         (["run", "Hi", "--tools", "drill"], "no tool named 'drill'"),
+        (["run", "Hi", "--tools", ","], "--tools names no tool; there are all, or calculator"),
+        (["mcp", "--tools", "drill"], "no tool named 'drill'"),
+        (["mcp", "--port", "0"], "--port must be between 1 and 65535"),
         (["run", "Hi", "--max-turns", "0"], "--max-turns must be at least 1"),
         (["run", "Hi", "--lane", "m+gone"], "no adapter called 'gone'"),
         (["score", "--questions", "nowhere.jsonl"], "no question set and no file 'nowhere.jsonl'; the sets are demo"),

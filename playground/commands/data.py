@@ -20,6 +20,7 @@ examples:
   playground data convert rows.json --to messages --out messages.jsonl
   playground data list                           built-in data sets and those that were uploaded
   playground data tool-calls --n 600 --out calls.jsonl
+  playground data tool-calls --schemas tools.json --n 10000 --languages en,de --format hermes --out calls.jsonl
 """
 SHOWN = 10  # bad rows that are printed; --json has more
 
@@ -38,11 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind.add_argument("file", metavar="FILE", help="JSON, JSONL, CSV or Parquet (also .gz), or a data set's name")
         add_settings(kind, Mapping)
     listed = kinds.add_parser("list", help="built-in data sets and those that were uploaded")
-    calls = kinds.add_parser("tool-calls", help="conversations that call a calculator and a weather tool, as JSONL")
+    calls = kinds.add_parser(
+        "tool-calls", help="conversations that call a calculator and a weather tool, or any tools, as JSONL"
+    )
     calls.add_argument("--n", type=int, default=600, help="rows to write (default: 600)")
     calls.add_argument("--seed", type=int, default=0, help="same seed, same rows (default: 0)")
     calls.add_argument(
         "--split", choices=("train", "test"), default="train", help="no phrase, city or number is in both"
+    )
+    calls.add_argument("--schemas", type=Path, metavar="FILE", help="JSON schemas of the tools to call instead")
+    calls.add_argument(
+        "--languages", metavar="en,de,fr,es", help="with --schemas: what the questions are asked in (default: en)"
+    )
+    calls.add_argument(
+        "--format",
+        metavar="NAME",
+        help="with --schemas: messages (default), pairs (function-calling pairs), or the name of a call format:"
+        " then tools and calls are text in it",
     )
     calls.add_argument("--out", type=Path, help="file to write (default: standard output)")
     for kind in (check, convert, listed, calls):
@@ -141,6 +154,11 @@ def list_all(args: argparse.Namespace) -> dict:
 
 
 def tool_calls(args: argparse.Namespace) -> dict:
+    if args.schemas is not None:
+        return any_tool_calls(args)
+    for flag in ("languages", "format"):
+        if getattr(args, flag) is not None:
+            raise PlaygroundError(f"--{flag} goes with --schemas FILE; without, the tools are the demo's, in English")
     from playground.core import scoring, synthesis
 
     rows = synthesis.tool_calls(args.n, args.seed, args.split)
@@ -157,6 +175,63 @@ def tool_calls(args: argparse.Namespace) -> dict:
         "kinds": counts,
         "out": args.out and str(args.out),
     }
+
+
+def any_tool_calls(args: argparse.Namespace) -> dict:
+    """Rows for the schemas of a file, every argument proven to stand in its question."""
+    from collections import Counter
+
+    from playground.core.generator import layouts, schemas, writer
+
+    layout = args.format or layouts.MESSAGES
+    if layout not in (layouts.MESSAGES, layouts.PAIRS):
+        layout = tool_format(layout)
+    specs, left_out = schemas.read(args.schemas)
+    languages = [code.strip() for code in (args.languages or "en").split(",") if code.strip()]
+    made = writer.rows(specs, args.n, args.seed, languages, args.split)
+    lines = list(layouts.lines(made.rows, layout))
+    _write(args.out, lines)
+    result = {
+        "rows": len(lines),
+        "split": args.split,
+        "seed": args.seed,
+        "format": layout,
+        "kinds": dict(sorted(Counter(row.kind for row in made.rows).items())),
+        "languages": dict(sorted(Counter(row.language for row in made.rows).items())),
+        "tools": len(specs),
+        "tools_left_out": left_out,
+        "arguments_proven": made.proven,
+        "redrawn": dict(made.redrawn.most_common()),
+        "not_in_this_format": len(made.rows) - len(lines),
+        "out": args.out and str(args.out),
+    }
+    if args.out is not None and not args.json:
+        print("\n".join(said(result)))
+    return result
+
+
+def tool_format(name: str) -> str:
+    from playground.core import tool_formats
+    from playground.core.generator import layouts
+
+    try:
+        return tool_formats.named(name).NAME
+    except PlaygroundError:
+        raise PlaygroundError(f"there is no format {name!r}; there are {', '.join(layouts.names())}") from None
+
+
+def said(result: dict) -> list[str]:
+    """What was generated, for people."""
+    lines = [
+        f"{result['rows']:,} rows in {result['out']}: {_counts(result['kinds'])}",
+        f"tools     {result['tools']:,}",
+        f"languages {_counts(result['languages'])}",
+        f"proven    {result['arguments_proven']:,} arguments, each read from the words of its question",
+        f"redrawn   {_counts(result['redrawn'])}",
+    ]
+    if result["not_in_this_format"]:
+        lines.append(f"left out  {result['not_in_this_format']:,} rows that {result['format']} cannot hold")
+    return lines + [f"left out  {reason}" for reason in result["tools_left_out"][:SHOWN]]
 
 
 def _load(args: argparse.Namespace):

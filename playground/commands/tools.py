@@ -5,11 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from playground.commands.tool_run import FORMAT_HELP, MODEL, TUNED, add_mcp, add_run, mcp, printable, run, shown
 from playground.errors import PlaygroundError
-
-MODEL = "smollm2-135m-instruct"
-TUNED = f"{MODEL}+tool-calling"
-_FORMAT_HELP = "auto (by default): the template's own; or a format's name, which is told to the model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,20 +59,12 @@ def _parse_reply(args: argparse.Namespace) -> dict:
         "format": format.NAME if format else None,
         "content": parsed.content,
         "reasoning": parsed.reasoning,
-        "calls": [_shown(call) for call in parsed.calls],
+        "calls": [shown(call) for call in parsed.calls],
     }
-    result = _printable(result)
+    result = printable(result)
     if not args.json:
         _print_reply(result)
     return result
-
-
-def _shown(call) -> dict:
-    from playground.core.tool_formats import Call
-
-    if isinstance(call, Call):
-        return {"name": call.name, "arguments": call.arguments}
-    return {"fault": call.kind, "name": call.name, "reason": call.reason, "raw": call.raw}
 
 
 def _print_reply(result: dict) -> None:
@@ -91,11 +80,12 @@ def _print_reply(result: dict) -> None:
 
 
 def _check_cases(path: Path, seed: int, quiet: bool) -> dict:
+    from playground.core import jsonl
     from playground.core.tool_formats import cases
 
     formats: dict[str, dict[str, int]] = {}
     failures = []
-    for number, row in _rows(path):
+    for number, row in jsonl.rows(path, "line"):
         try:
             verdict = cases.check(row, seed)
         except PlaygroundError as error:
@@ -106,7 +96,7 @@ def _check_cases(path: Path, seed: int, quiet: bool) -> dict:
         if not verdict.passed:
             failures.append({"line": number, "format": verdict.format, "id": verdict.id, "reason": verdict.reason})
     total = sum(counts["total"] for counts in formats.values())
-    result = {"passed": total - len(failures), "total": total, "formats": formats, "failures": _printable(failures)}
+    result = {"passed": total - len(failures), "total": total, "formats": formats, "failures": printable(failures)}
     if not quiet:
         for failure in result["failures"]:
             print(f"line {failure['line']}, {failure['format']}, {failure['id']}: {failure['reason']}")
@@ -114,23 +104,6 @@ def _check_cases(path: Path, seed: int, quiet: bool) -> dict:
             print(f"{name:<30} {formats[name]['passed']:>4} of {formats[name]['total']}")
         print(f"{'all':<30} {result['passed']:>4} of {total}")
     return result
-
-
-def _rows(path: Path):
-    rows = []
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PlaygroundError(f"{path.name}, line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise PlaygroundError(f"{path.name}, line {number} must be a JSON object")
-        rows.append((number, row))
-    if not rows:
-        raise PlaygroundError(f"{path.name} has no cases")
-    return rows
 
 
 def _schemas(path: Path) -> list[dict]:
@@ -155,129 +128,6 @@ def _read(path: Path) -> str:
         raise PlaygroundError(f"{path} is not UTF-8 text") from None
 
 
-def _printable(value):
-    """`value` without lone halves of surrogate pairs, which a JSON escape can make and no terminal takes."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_printable(key): _printable(one) for key, one in value.items()}
-    return [_printable(one) for one in value] if isinstance(value, list) else value
-
-
-# --- run ---
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("question", help="what to ask; '-' reads it from standard input")
-    parser.add_argument(
-        "--lane", default=TUNED, metavar="MODEL[+ADAPTER][@TEMPLATE]", help=f"who is asked (default {TUNED})"
-    )
-    parser.add_argument("--tools", metavar="NAME[,NAME]", help="the tools on offer (all by default)")
-    parser.add_argument("--format", default="auto", metavar="NAME", help=_FORMAT_HELP)
-    parser.add_argument("--show-prompt", action="store_true", help="print the exact prompt of every turn")
-    parser.add_argument("--max-turns", type=int, default=5, metavar="N", help="turns at most (5)")
-
-
-def run(args: argparse.Namespace) -> dict:
-    question = (sys.stdin.read() if args.question == "-" else args.question).strip()
-    if not question:
-        raise PlaygroundError("the question is empty; ask something, as in: playground tools run 'What is 23 * 47?'")
-    if args.max_turns < 1:
-        raise PlaygroundError(f"--max-turns must be at least 1, got {args.max_turns}")
-    from playground.config import Paths
-    from playground.core import scorecard, toolloop
-    from playground.core.messages import Conversation
-    from playground.services import scorecards
-    from playground.services.engine import Engine, Lane
-    from playground.services.sources import Sources
-    from playground.services.turns import EngineTurn
-
-    tools = _tools(args.tools)
-    paths = Paths()
-    engine = Engine(Sources(paths), paths)
-    try:
-        asked = scorecards.entrant(engine, Lane.parse(args.lane), args.format)
-        conversation = Conversation([{"role": "user", "content": question}], [tool.schema for tool in tools])
-
-        def generate(conversation: Conversation) -> EngineTurn:
-            if asked.announced:
-                conversation = scorecard.told(conversation, asked.format)
-            return EngineTurn(engine.reply(asked.lane, conversation, stop=asked.format.STOPS))
-
-        about = {"question": question, "lane": asked.column.title, "template": asked.column.template}
-        result = {**about, "format": asked.format.NAME, "steps": [], "answer": None, "stopped": None}
-        if not args.json:
-            print(f"{result['lane']}, template {result['template']}, calls in the {result['format']} format")
-        for event in toolloop.run(generate, conversation, tools, asked.format, args.max_turns):
-            step = _printable(_step(event))
-            if step is None:
-                continue
-            result["steps"].append(step)
-            if event.kind == "answer":
-                result["answer"] = step["text"]
-            if event.kind == "stopped":
-                result["stopped"] = event.reason
-            if not args.json:
-                _print_step(step, args.show_prompt)
-    finally:
-        engine.close()
-    return result
-
-
-def _tools(names: str | None) -> list:
-    """Fresh tools; weather asks the network, and the climate table where there is none."""
-    from playground.core import tools
-    from playground.core.tools import weather
-    from playground.services.web import fetch_json
-
-    wanted = [name.strip() for name in names.split(",") if name.strip()] if names else list(tools.TOOLS)
-    if not wanted:
-        raise PlaygroundError(f"--tools names no tool; there are {', '.join(tools.TOOLS)}")
-    return [weather.make(fetch_json) if tool.name == weather.NAME else tool for tool in tools.make(wanted)]
-
-
-def _step(event) -> dict | None:
-    """An event of the loop as JSON; None for what is said again by a later one."""
-    at = {"step": event.kind, "turn": event.turn}
-    match event.kind:
-        case "prompt" | "answer" | "error" | "stopped":
-            return {**at, "text": event.text}
-        case "parsed":
-            return {**at, "step": "raw", "text": event.text}
-        case "call":
-            return {**at, **_shown(event.call)}
-        case "verdict":
-            fault = event.fault
-            return {**at, "valid": fault is None, **({"fault": fault.kind, "reason": fault.reason} if fault else {})}
-        case "result":
-            ran = event.fault is None or event.fault.kind == "tool_error"
-            return {**at, "text": event.text, "run": ran, "seconds": round(event.seconds, 3)}
-    return None
-
-
-def _print_step(step: dict, show_prompt: bool) -> None:
-    kind = step["step"]
-    if kind == "prompt":
-        print(f"--- turn {step['turn']}")
-        if show_prompt:
-            _print_under("prompt", step["text"])
-    elif kind == "call":
-        written = (
-            step["raw"] if "fault" in step else f"{step['name']} {json.dumps(step['arguments'], ensure_ascii=False)}"
-        )
-        _print_under("call", written)
-    elif kind == "verdict":
-        _print_under("verdict", "fits the tool's schema" if step["valid"] else f"{step['fault']}: {step['reason']}")
-    elif kind == "result":
-        _print_under("result" if step["run"] else "not run", step["text"])
-    else:
-        _print_under(kind, step["text"] or "(nothing)")
-
-
-def _print_under(title: str, text: str) -> None:
-    print(f"{title:<10} " + text.replace("\n", "\n" + " " * 11), flush=True)
-
-
 # --- score ---
 
 
@@ -298,7 +148,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL[+ADAPTER][@TEMPLATE]",
         help=f"who is asked (default {MODEL} {TUNED})",
     )
-    parser.add_argument("--format", nargs="+", default=["auto"], metavar="NAME", help=_FORMAT_HELP)
+    parser.add_argument("--format", nargs="+", default=["auto"], metavar="NAME", help=FORMAT_HELP)
     parser.add_argument(
         "--decoding",
         nargs="+",
@@ -375,6 +225,7 @@ def _print_score(result: dict) -> None:
 
 COMMANDS = {
     "parse": (parse, _add_parse, "find the calls, the content and the reasoning in a model's reply"),
-    "run": (run, _add_run, "ask a question that may need tools, and see every step"),
+    "run": (run, add_run, "ask a question that may need tools, and see every step"),
     "score": (score, _add_score, "ask lanes a set of questions, and count their calls by what went wrong"),
+    "mcp": (mcp, add_mcp, "serve the app's tools to other programs, over the Model Context Protocol"),
 }

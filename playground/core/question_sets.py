@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from playground.core import bfcl, phrases, scoring, synthesis
+from playground.core import bfcl, jsonl, phrases, scoring, synthesis
 from playground.core import tools as toolbox
+from playground.core.jsonl import printable
 from playground.core.messages import check_messages, from_row
 from playground.core.tool_formats.values import Call
 from playground.core.tools import calculator, weather
@@ -31,7 +32,6 @@ SETS = {
     "irrelevant": "The tool that would be needed is not on offer",
 }
 MAX_QUESTIONS = 1000
-MAX_BYTES = 20_000_000  # of a file of questions
 _OTHER = {calculator.NAME: weather.NAME, weather.NAME: calculator.NAME}
 _PARTS = ("calculator", "weather", "several", "no-tool", "irrelevant")
 
@@ -139,29 +139,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _rows(path: Path) -> list[tuple[int, dict]]:
-    """(line number, object) of JSON lines."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise PlaygroundError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise PlaygroundError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise PlaygroundError(f"{path.name} is not UTF-8 text") from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = printable(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise PlaygroundError(f"{path.name}, row {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise PlaygroundError(f"{path.name}, row {number} must be a JSON object, one for each line")
-        rows.append((number, row))
-    if not rows:
-        raise PlaygroundError(f"{path.name} has no rows")
-    return rows
+    return [(number, printable(row)) for number, row in jsonl.rows(path)]
 
 
 def _leaderboard(path: Path, answers: list[Path]) -> list[Question]:
@@ -247,8 +225,3 @@ def _expected(call, tools: list[dict]) -> dict:
 def _check_count(n: int) -> None:
     if not 1 <= n <= MAX_QUESTIONS:
         raise PlaygroundError(f"the number of questions must be between 1 and {MAX_QUESTIONS:,}, got {n:,}")
-
-
-def printable(value):
-    """A JSON value without lone halves of surrogate pairs, which an escape can make and no file or page takes."""
-    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))

@@ -29,6 +29,7 @@ from playground.core.question_sets import MAX_QUESTIONS, Question
 from playground.core.scorecard import FAILED, Card, Column, Row
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane
+from playground.services.remote import FORMAT
 from playground.services.runs import write_json
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ def entrant(engine, lane: Lane, format: str = AUTO, mode: str = FREE) -> Entrant
     lane = replace(lane, sampling=SAMPLING, label=title)
     if lane.adapter:
         engine.adapter(lane.adapter)
+    if engine.remotes.find(lane.model) is not None:
+        return Entrant(lane, FORMAT, Column(lane.label, lane.model, None, "elsewhere", FORMAT.NAME, "", FREE), False)
     tokenizer = engine.tokenizer(lane.model)
     template = engine.template(lane)
     spoken = tool_formats.for_template(template, tokenizer)

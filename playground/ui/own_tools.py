@@ -1,5 +1,6 @@
 """A visitor's own tools: a schema with a canned reply, or a Python function that runs in the locked-down process."""
 
+from collections.abc import Iterable
 from functools import partial
 
 import gradio as gr
@@ -63,18 +64,29 @@ def _added(toolbox: list[Tool], own: list[Tool], on: list[str], asking: list[str
     """Values for own, the tools on offer and those that ask first; a tool of the same name is put in its place."""
     if any(tool.name == known.name for known in toolbox):
         raise PlaygroundError(f"there is a built-in tool called {tool.name}; choose another name")
+    if any(tool.name == known.name for known in own if known.source):
+        raise PlaygroundError(f"an attached server has a tool called {tool.name}; choose another name")
     own = [*(known for known in own if known.name != tool.name), tool]
     kept, reason = custom.fitting(own)
     if len(kept) < len(own):
         raise PlaygroundError(reason)
-    names = [known.name for known in (*toolbox, *own)]
-    on = list(dict.fromkeys([*on, tool.name]))
-    return own, gr.update(choices=names, value=on), gr.update(choices=names, value=asking)
+    return offered(toolbox, own, [*on, tool.name], asking)
+
+
+def offered(toolbox: list[Tool], own: list[Tool], on: Iterable[str], asking: Iterable[str]) -> tuple:
+    """`own`, and the two lists of tools as the page shows them: what is gone is neither offered nor asked about."""
+    names = [tool.name for tool in (*toolbox, *own)]
+    on, asking = set(on), set(asking)
+    return (
+        own,
+        gr.update(choices=names, value=[name for name in names if name in on]),
+        gr.update(choices=names, value=[name for name in names if name in asking]),
+    )
 
 
 def without(toolbox: list[Tool], own: list[Tool], on: list[str], asking: list[str]) -> tuple:
-    if not own:
+    """The tools of attached servers stay: they go with their server."""
+    kept = [tool for tool in own if tool.source]
+    if len(kept) == len(own):
         raise PlaygroundError("there are no tools of your own to remove")
-    names = [tool.name for tool in toolbox]
-    still = [name for name in on if name in names]
-    return [], gr.update(choices=names, value=still), gr.update(choices=names, value=[n for n in asking if n in names])
+    return offered(toolbox, kept, on, asking)

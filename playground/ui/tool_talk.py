@@ -11,6 +11,7 @@ from playground.core.messages import Conversation
 from playground.core.tools import Tool
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane
+from playground.services.remote import FORMAT
 from playground.services.turns import EngineTurn
 from playground.ui.common import Services
 from playground.ui.tool_steps import Steps, bubble
@@ -159,6 +160,8 @@ def tool_lane(services: Services, model: str, adapter: str, template: str, mode:
     Automatic is the adapter's or the model's own template; one that cannot speak of tools gives way to chatml-tools.
     """
     engine = services.engine
+    if engine.remotes.find(model) is not None:
+        return Lane(model, sampling=SAMPLING), FORMAT, "a lane elsewhere; its calls are read as its server tells them"
     lane = Lane(model, adapter or None, template, SAMPLING)
     tokenizer = engine.tokenizer(model)
     own = engine.template(lane)

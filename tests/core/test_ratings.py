@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from playground.core.ratings import average_win_rate, bradley_terry, connected, count, elo, leaderboard
+from playground.core.ratings import (
+    average_win_rate,
+    bradley_terry,
+    connected,
+    count,
+    elo,
+    leaderboard,
+    style_controlled,
+)
 from playground.errors import PlaygroundError
 
 REAL = Path(__file__).parents[2].parent / "shared/data/arena_votes"
@@ -108,6 +116,11 @@ def test_too_few_votes_give_no_rank():
     assert [line.rank for line in board] == [None, None]
 
 
+@pytest.mark.parametrize(("number", "ranks"), [(5, [None, None]), (6, [1, 2])])
+def test_one_sided_votes_give_a_rank_only_where_chance_is_unlikely(number, ranks):
+    assert [line.rank for line in leaderboard(count(votes(*[("a", "b", "left")] * number)))] == ranks
+
+
 def test_no_votes_are_an_empty_board_and_an_unknown_base_is_named():
     assert leaderboard(count([])) == []
     with pytest.raises(PlaygroundError, match="no votes on 'z' yet; there are votes on a, b"):
@@ -142,3 +155,46 @@ def test_thousands_of_real_votes():
     strengths = bradley_terry(tally.wins)
     expected = (tally.games * strengths[:, None] / (strengths[:, None] + strengths)).sum(1)
     assert expected == pytest.approx(tally.wins.sum(1), abs=1e-6)
+
+
+def longer_wins(count, seed=0):
+    """Two equal models, of which "wordy" writes longer; voters prefer the longer reply nine times of ten."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        wordy_first, wordy_longer, longer_won = rng.random() < 0.5, rng.random() < 0.8, rng.random() < 0.9
+        left_longer = wordy_first == wordy_longer
+        lengths = (300, 100) if left_longer else (100, 300)
+        yield {
+            **dict(zip(("left", "right"), ("wordy", "terse") if wordy_first else ("terse", "wordy"), strict=True)),
+            **dict(zip(("left_length", "right_length"), lengths, strict=True)),
+            "winner": "left" if left_longer == longer_won else "right",
+        }
+
+
+def test_style_control_takes_the_length_out_of_the_rating():
+    tally = count(longer_wins(4000))
+    plain, controlled = (
+        {line.model: line for line in leaderboard(tally, "terse", rounds=20, style=style)} for style in (False, True)
+    )
+    assert plain["wordy"].rating > 100
+    assert controlled["wordy"].low < 0 < controlled["wordy"].high
+    strengths, coefficient, _ = style_controlled(tally)
+    # a vote of nine to one at ±1 standard deviation, log(9)
+    assert coefficient == pytest.approx(np.log(9), abs=0.15)
+    assert strengths.sum() == pytest.approx(0)
+
+
+def test_without_lengths_style_control_is_bradley_terry():
+    tally = count(games({"a": 0.5, "b": 0.3, "c": 0.2}, 500))
+    strengths, coefficient, samples = style_controlled(tally, rounds=3)
+    logs = np.log(bradley_terry(tally.wins))
+    assert strengths == pytest.approx(logs - logs.mean(), abs=1e-6)
+    assert (coefficient, samples.shape) == (0, (3, 3))
+
+
+def test_style_control_is_finite_where_one_model_won_everything():
+    tally = count(votes(("a", "b", "left"), ("a", "c", "left")))
+    strengths, _, samples = style_controlled(tally, rounds=5)
+    assert np.isfinite(strengths).all()
+    assert np.isfinite(samples).all()
+    assert style_controlled(count([]), rounds=2)[0].shape == (0,)

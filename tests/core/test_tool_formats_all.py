@@ -10,6 +10,7 @@ from playground.core import streaming, tool_formats
 from playground.core.tool_formats import FORMATS, Call, Fault, Reading, cases, literals, typed
 from playground.core.tool_formats.reading import json_end
 from playground.errors import PlaygroundError
+from tests.core.tool_format_rows import ROWS
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NAMES = ("NAME", "STOPS", "MARKERS", "announce", "write", "read", "parse", "write_result")
@@ -238,6 +239,7 @@ CASES = [
     ("json", '{"name": "add", "arguments": "{\\"a\\": 1}"}', "", "", TWO[:1]),
     ("json", f"```json\n{LIST}\n```\nok", "ok", "", TWO),
     ("json", '{"name": "f", "arguments": {"a": 1e999}}', "", "", ["malformed"]),
+    *ROWS,
 ]
 
 
@@ -497,7 +499,20 @@ REAL = {
     "vllm/tool_chat_template_llama4_pythonic": "pythonic",
     "vllm/tool_chat_template_phi4_mini": "phi4_mini",
     "vllm/tool_chat_template_xlam_qwen": "xlam",
-    "llamacpp/ByteDance-Seed-OSS": None,
+    "llamacpp/ByteDance-Seed-OSS": "seed_oss",
+    "llamacpp/deepseek-ai-DeepSeek-V3.1": "deepseek_v31",
+    "llamacpp/deepseek-ai-DeepSeek-V3.2": "deepseek_v32",
+    "llamacpp/deepseek-ai-DeepSeek-V4": "deepseek_v32",
+    "llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use": "cohere",
+    "llamacpp/CohereForAI-c4ai-command-r-plus-tool_use": "command_r",
+    "llamacpp/Apertus-8B-Instruct": "apertus",
+    "llamacpp/GigaChat3-10B-A1.8B": "gigachat",
+    "llamacpp/GigaChat3.1-10B-A1.8B": "gigachat",
+    "llamacpp/meetkai-functionary-medium-v3.1": "functionary_v31",
+    "llamacpp/meetkai-functionary-medium-v3.2": "functionary_v32",
+    "llamacpp/google-gemma-4-31B-it": "gemma4",
+    "vllm/tool_chat_template_gemma4": "gemma4",
+    "llamacpp/HuggingFaceTB-SmolLM3-3B": None,
 }
 
 

@@ -24,7 +24,7 @@ def tiny(seed=0, **changes):
     torch.manual_seed(seed)
     settings = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": "eager"}
-    return LlamaForCausalLM(LlamaConfig(**settings, **heads, **changes)).eval()
+    return LlamaForCausalLM(LlamaConfig(**settings | heads | changes)).eval()
 
 
 def row(*rest, trained=3, prefix=PREFIX):
@@ -222,7 +222,7 @@ def test_rate_warms_up_and_ends_at_the_share_asked_for():
 def test_fit_learns_and_tells():
     config = dataclasses.replace(CONFIG, steps=40, eval_every=20, learning_rate=0.05)
     model = learner(config)
-    outcome, events = fit(model, config, probe=lambda: {"prompt": "p", "text": f"training={model.training}"})
+    outcome, events = fit(model, config, probe=lambda: [{"prompt": "p", "text": f"training={model.training}"}])
     curve = losses(events)
     assert curve[-1] < curve[0] - 0.3
     assert (outcome.step, outcome.steps, outcome.stopped) == (40, 40, False)

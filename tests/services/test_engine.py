@@ -304,7 +304,7 @@ def test_one_visitor_cannot_fill_the_queue(engine, home, monkeypatch):
     assert other.finish_reason in ("cancelled", "length")
 
 
-def test_models_nobody_uses_make_room(home):
+def test_models_nobody_uses_make_room(home, monkeypatch):
     paths = Paths(home)
     size = engine_module.weights_size(home / "tiny")
     engine = Engine(Sources(paths, folders=[]), paths, dtype="float32", budget=int(1.5 * size))
@@ -312,10 +312,10 @@ def test_models_nobody_uses_make_room(home):
         finish(engine.reply(lane(home), ask()))
         finish(engine.reply(lane(home, model=str(home / "other")), ask()))
         assert engine.models() == [str(home / "other")]
-        busy = engine.reply(lane(home, model=str(home / "other"), sampling=replace(GREEDY, max_new_tokens=150)), ask())
-        with pytest.raises(PlaygroundError, match="does not fit beside the models that are answering now"):
-            engine.reply(lane(home), ask())
-        finish(busy)
+        with monkeypatch.context() as busy:
+            busy.setattr(engine_module.Decoder, "retire", lambda decoder: False)  # somebody is being answered
+            with pytest.raises(PlaygroundError, match="does not fit beside the models that are answering now"):
+                engine.reply(lane(home), ask())
         finish(engine.reply(lane(home), ask()))
     finally:
         engine.close()

@@ -181,3 +181,98 @@ def test_a_live_run_is_not_removed(paths):
     runs.remove(run)
     assert runs.list_runs(paths) == []
     assert not run.folder.exists()
+
+
+# ---- cards, notes, names ---------------------------------------------------------------------------------------
+
+
+def finished(paths, name="a", **about):
+    run = made(paths, "running", "finished", name=name)
+    (run.folder / "adapter").mkdir()
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        (run.folder / "adapter" / file).write_text("{}")
+    runs.write_json(run.folder / "adapter" / "playground.json", {"config": {"name": name}, **about})
+    return run
+
+
+def test_a_note_is_kept_with_the_run_and_stands_on_its_card(paths):
+    run = finished(paths)
+    assert run.note == ""
+    runs.write_note(run, "rank 4 was enough\n")
+    assert Run(run.folder).note == "rank 4 was enough"
+    assert "> rank 4 was enough" in (run.folder / "run-card.md").read_text()
+    with pytest.raises(PlaygroundError, match="a note may have"):
+        runs.write_note(run, "x" * (runs.MAX_NOTE + 1))
+
+
+def test_a_renamed_run_is_renamed_everywhere(paths):
+    runs.write_note(finished(paths), "keep me")
+    renamed = runs.rename(runs.find(paths, "a"), " b ")
+    assert [run.name for run in runs.list_runs(paths)] == ["b"]
+    assert runs.adapters(paths)[-1] == paths.runs / "b" / "adapter"
+    assert (renamed.config.name, renamed.note, renamed.former_names) == ("b", "keep me", ["a"])
+    assert renamed.about["config"]["name"] == "b"
+    assert "# b\n" in (renamed.folder / "run-card.md").read_text()
+    assert runs.rename(runs.rename(renamed, "c"), "a").former_names == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [("../b", "a run's name is"), ("", "a run's name is"), ("other", "already a run"), ("tool-calling", "an adapter")],
+)
+def test_a_name_that_cannot_be_is_refused(paths, name, sentence):
+    finished(paths)
+    made(paths, name="other")
+    with pytest.raises(PlaygroundError, match=sentence):
+        runs.rename(runs.find(paths, "a"), name)
+    assert runs.find(paths, "a").config.name == "a"
+
+
+def test_a_live_run_keeps_its_name(paths):
+    run = made(paths, "running", process=os.getpid())
+    with pytest.raises(PlaygroundError, match="can be renamed when it has ended"):
+        runs.rename(run, "b")
+
+
+def test_the_card_is_written_only_when_it_says_something_new(paths):
+    run = finished(paths)
+    path = runs.write_card(run)
+    os.utime(path, (1, 1))
+    runs.write_card(run)
+    assert path.stat().st_mtime == 1
+    Events(run.folder).write("step", step=3, steps=3, loss=1.0)
+    runs.write_card(run)
+    assert path.stat().st_mtime > 1
+
+
+# ---- folders of other versions ---------------------------------------------------------------------------------
+
+
+def test_a_folder_that_lacks_fields_and_files_opens_and_says_what_is_missing(paths):
+    folder = paths.runs / "old"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model": "tiny", "rank": 4}')
+    run = runs.find(paths, "old")
+    assert (run.config.rank, run.config.learning_rate) == (4, TrainConfig.learning_rate)
+    assert run.status.state in runs.LIVE + runs.ENDED
+    card = runs.card(run)
+    assert {"the data", "the template's hash", "any step"} <= set(card.missing)
+    assert (run.about, run.note, run.former_names) == ({}, "", [])
+
+
+def test_a_folder_with_unknown_fields_opens_and_shows_them(paths):
+    run = made(paths, "finished")
+    runs.write_json(run.folder / "config.json", {**run.settings, "hologram": 3})
+    Events(run.folder).write("thought", depth=2)
+    Events(run.folder).state("finished")
+    assert run.config == TrainConfig(name="a")
+    assert run.state == "finished"
+    assert ("hologram", "3 (a setting that this version does not know)") in dict(runs.card(run).sections)["Settings"]
+
+
+@pytest.mark.parametrize("text, sentence", [("[1]", "must hold an object"), ("{", "cannot be read")])
+def test_settings_that_are_none_are_a_sentence(paths, text, sentence):
+    run = made(paths)
+    (run.folder / "config.json").write_text(text)
+    with pytest.raises(PlaygroundError, match=sentence):
+        runs.card(run)

@@ -16,6 +16,7 @@ from playground.core.tool_formats import Call, hermes
 from playground.errors import PlaygroundError
 from playground.services import scorecards
 from playground.services.engine import Lane
+from playground.services.remote import Remotes
 from playground.services.scorecards import Scorecards, ask, entrant, entrants
 
 SUM = {"name": "calculator", "arguments": {"expression": "23 * 47"}}
@@ -41,7 +42,7 @@ class Engine:
 
     def __init__(self, answer=lambda lane, conversation: CALL if lane.adapter else "1081"):
         self.answer, self.replies_made, self.asked, self.most, self.refusals = answer, [], [], 0, []
-        self.own, self.too_long = "chatml", ()
+        self.own, self.too_long, self.remotes = "chatml", (), Remotes()
 
     def adapter(self, name):
         if name != "learned":

@@ -13,7 +13,9 @@ from playground.services import runs
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # more only wait for each other at this size
 
-from playground.core.training import loop, truth  # noqa: E402
+from playground.core.scoring import Score  # noqa: E402
+from playground.core.training import formats, loop, truth  # noqa: E402
+from playground.core.training.recipes import recipe  # noqa: E402
 from playground.services import trainer  # noqa: E402
 
 ROWS = [
@@ -84,7 +86,7 @@ def test_a_run_ends_with_an_adapter_that_is_true(world):
     adapter = json.loads((run.adapter / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "tiny"  # no path of this machine
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        "adapter", "checkpoints", "config.json", "events.jsonl", "process.json", "truth.json"
+        "adapter", "checkpoints", "config.json", "events.jsonl", "process.json", "run-card.md", "truth.json"
     ]  # fmt: skip
 
 
@@ -200,3 +202,177 @@ def test_a_tool_recipe_counts_exact_calls(world, monkeypatch):
     assert result["scores"]["rows"] == 8
     assert 0 <= result["scores"]["tuned"] <= 1
     assert "scores" in kinds(run)
+
+
+@pytest.mark.parametrize(
+    "name, template",
+    [("json-calls", "chatml"), ("think-first", "reasoning"), ("react", "react"), ("persona", "chatml")],
+)
+def test_other_recipes_count_what_they_teach(world, monkeypatch, name, template):
+    monkeypatch.setattr(trainer, "SCORED_ROWS", 6)
+    monkeypatch.setattr("playground.core.training.scores.LONGEST", dict.fromkeys(formats.SCORES, 4))
+    _, result = world[0](recipe=name, template=template)
+    scores = result["scores"]
+    assert scores["score"] == recipe(name).score
+    assert scores["rows"] == (len(recipe(name).questions) or 6)
+    assert scores["what"] == formats.SCORES[scores["score"]]
+    assert "untuned 0/" in scores["summary"] or scores["score"] == "json_calls"
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["rslora", "dora", "pissa", "eva", "prompt"])
+def test_every_method_ends_with_an_adapter_that_is_true(world, method):
+    run, result = world[0](method=method, recipe="persona")
+    assert run.state == "finished", run.status.sentence
+    assert result["truth"]["passed"]
+    about = json.loads((run.adapter / "playground.json").read_text())
+    assert about["method"] == method
+    assert about["served_per_row"] is (method in ("rslora", "pissa", "eva"))
+    assert result["peak_memory"] == about["peak_memory"] > 1e6
+    plan = run.last("plan")
+    assert plan["estimate"] == about["estimate"]
+    assert plan["estimate"]["verdict"] in ("fits", "tight", "exceeds")
+    assert plan["trainable"] == plan["estimate"]["trainable"]
+
+
+def test_the_untuned_score_of_pissa_is_that_of_the_original_base(world, monkeypatch):
+    """PiSSA takes its start out of the base: with its adapter switched off, another model would be left."""
+    seen = []
+
+    def score(model, *rest):
+        with torch.no_grad():
+            seen.append(model(input_ids=torch.arange(8)[None]).logits.float())
+        return Score(1, 0, {})
+
+    monkeypatch.setattr(trainer, "_score", score)
+    for method in ("lora", "pissa"):
+        world[0](method=method, recipe="persona", dtype="float32")
+    tuned, untuned, pissa_untuned, pissa_tuned = seen
+    assert torch.equal(untuned, pissa_untuned)
+    assert not torch.equal(untuned, tuned)
+    assert not torch.equal(untuned, pissa_tuned)
+
+
+def test_a_full_fine_tune_leaves_a_model(world):
+    from playground.core.models import check_folder
+
+    run, result = world[0](method="full", learning_rate=5e-3, recipe="persona")
+    assert run.state == "finished", run.status.sentence
+    assert result["adapter"] is None
+    folder = check_folder(run.folder / "model")
+    assert result["model"] == str(folder)
+    assert json.loads((folder / "playground.json").read_text())["method"] == "full"
+    assert not (run.folder / "adapter").exists()
+
+
+def test_new_tokens_are_saved_with_their_tokenizer(world):
+    from playground.core.tokenizer import Tokenizer
+
+    run, _ = world[0](new_tokens="<|thinking|>, </|thinking|>")
+    assert run.state == "finished", run.status.sentence
+    about = json.loads((run.adapter / "playground.json").read_text())
+    assert (about["new_tokens"], about["served_per_row"]) == (["<|thinking|>", "</|thinking|>"], False)
+    assert len(Tokenizer.load(run.adapter).encode("<|thinking|></|thinking|>")[0]) == 2
+
+
+def test_a_run_goes_on_from_the_adapter_of_another(world):
+    train, _ = world
+    train(name="first")
+    run, _ = train(name="second", continue_from="first")
+    assert run.state == "finished", run.status.sentence
+    losses = [
+        [e["loss"] for e in runs.find(world[1], name).events() if e["kind"] == "step"] for name in ("first", "second")
+    ]
+    assert losses[1][0] < losses[0][0]
+    _, result = train(continue_from="nobody")
+    assert "there is no adapter 'nobody' to continue from; the adapters are" in result["sentence"]
+    _, result = train(continue_from="first", rank=4)
+    assert "rank is 4, and the adapter to continue from has rank 2" in result["sentence"]
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"batch_size": 5}, "batch_size is 5, and there are 4 rows to train on"),
+        ({"targets": "q_proj,nothing"}, "no linear layer called 'nothing'; it has down_proj"),
+        ({"new_tokens": "two words"}, "a text without blanks"),
+    ],
+)
+def test_contradictions_with_rows_and_model_are_refused(world, settings, sentence):
+    run, result = world[0](**settings)
+    assert (run.state, run.status.reason) == ("failed", "refused")
+    assert sentence in result["sentence"]
+
+
+def test_a_pissa_run_that_was_stopped_goes_on_exactly(world):
+    train, paths = world
+    whole, _ = train(method="pissa")
+    run = runs.create(whole.config, paths)
+    write = runs.Events.write
+
+    def stop_at_two(self, kind, **values):
+        if kind == "step" and values["step"] == 2:
+            (run.folder / "stop").touch()
+        return write(self, kind, **values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.Events, "write", stop_at_two)
+        train(run)
+    (run.folder / "stop").unlink()
+    train(run)
+    assert run.state == "finished", run.status.sentence
+    loss = {e["step"]: e["loss"] for e in run.events() if e["kind"] == "step"}
+    assert loss == {e["step"]: e["loss"] for e in whole.events() if e["kind"] == "step"}
+
+
+def test_early_stopping_is_told(world):
+    run, result = world[0](steps=200, eval_every=1, patience=2, learning_rate=0.3, warmup_steps=0)
+    assert run.state == "finished", run.status.sentence
+    event = run.last("early_stop")
+    assert result["steps"] == event["step"] < 200
+    assert f"stopped early after {event['step']} steps" in result["sentence"]
+    assert (f"those of step {event['best_step']}," in result["sentence"]) == (event["best_step"] != event["step"])
+
+
+# ---- the command -----------------------------------------------------------------------------------------------
+
+
+def test_the_command_estimates_and_trains_nothing(world, model_folder, monkeypatch, capsys):
+    from playground import cli
+
+    _, paths = world
+    monkeypatch.setenv("PLAYGROUND_HOME", str(paths.home))
+    rows = str(paths.home / "rows.json")
+    common = ["train", "--estimate", "--data", rows, "--template", "chatml"]
+    assert not cli.main([*common, "--model", str(model_folder), "--batch-size", "2", "--rank", "2"])
+    text = capsys.readouterr().out
+    assert "method lora: fits: about" in text
+    assert "for 2 steps" in text
+    trainable = 2 * 2 * (32 * 4 + 2 * (32 + 16) + 3 * (32 + 48))
+    assert f"{trainable:,} of " in text
+    assert not cli.main([*common, "--model", "llama-7b", "--device-memory", "24"])
+    text = capsys.readouterr().out
+    assert "does not fit" in text
+    assert "--piece-tokens 1024: run a step in pieces" in text
+    assert runs.list_runs(paths) == []
+
+
+@pytest.mark.parametrize(
+    "event, line",
+    [
+        (
+            {"kind": "early_stop", "step": 9, "best_step": 3, "best_loss": 1.5, "waited": 3},
+            "no better held-out loss in 3 evaluations: the best was 1.5000 at step 3",
+        ),
+        (
+            {"kind": "scores", "what": "exact calls", "summary": "untuned 0/8, tuned 8/8", "seconds": 2.0},
+            "exact calls on held-out questions: untuned 0/8, tuned 8/8 (2 s)",
+        ),
+    ],
+)
+def test_events_as_lines(event, line):
+    from playground.commands.train import event_line
+
+    assert event_line(event) == line

@@ -10,6 +10,7 @@ from playground.config import Paths
 from playground.core.templates import Rendered
 from playground.errors import PlaygroundError
 from playground.services.datasets import Datasets
+from playground.services.remote import Remotes
 from playground.services.templates import Templates
 from playground.services.votes import Votes
 from playground.ui import arena_tab
@@ -30,6 +31,10 @@ class FakeReply:
     @property
     def done(self):
         return self.finish_reason is not None
+
+    @property
+    def count(self):
+        return len(self.ids)
 
     def step(self):
         if self.done:
@@ -54,6 +59,7 @@ class FakeEngine:
     infos: list = field(default_factory=list)
     states: dict = field(default_factory=dict)
     refusals: dict = field(default_factory=dict)  # template → why it cannot be rendered
+    remotes: Remotes = field(default_factory=Remotes)
 
     def enqueue(self, *pieces, error=None):
         self.queue.append((pieces, error))
@@ -67,11 +73,14 @@ class FakeEngine:
     def adapters(self):
         return self.infos
 
+    def ahead(self, reply):
+        return 0
+
     def prompt(self, lane, conversation):
         if lane.template in self.refusals:
             raise PlaygroundError(self.refusals[lane.template])
 
-    def replies(self, asked, stop=()):
+    def replies(self, asked, stop=(), visitor=""):
         for lane, conversation in asked:
             self.prompt(lane, conversation)
         started = []

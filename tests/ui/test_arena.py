@@ -7,18 +7,20 @@ from playground.config import SamplingConfig, fields
 from playground.errors import PlaygroundError
 from playground.services.fetches import Fetch
 from playground.services.votes import Count
-from playground.ui import arena_tab, lanes, more_models
-from playground.ui.arena_tab import Chat
+from playground.ui import lanes, more_models
+from playground.ui.arena import chat as chat_view
+from playground.ui.arena import side_by_side
+from playground.ui.arena.chat import Chat
 
 MODEL = "smollm2-135m-instruct"
 SAMPLING = [f.default for f in fields(SamplingConfig)]
-LANES = [(MODEL, "", "plain", None), (MODEL, "", "model", None), (MODEL, "tools", "", 0.0)]
+LANES = [(MODEL, "", "plain", None, ""), (MODEL, "", "model", None, ""), (MODEL, "tools", "", 0.0, "")]
 EVIL = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 
 
 @pytest.fixture(autouse=True)
 def _a_piece_per_tick(monkeypatch, services):
-    monkeypatch.setattr(arena_tab.time, "sleep", lambda seconds: services.engine.step())
+    monkeypatch.setattr(chat_view.time, "sleep", lambda seconds: services.engine.step())
 
 
 def values(lanes=LANES, sampling=SAMPLING):
@@ -29,7 +31,7 @@ def values(lanes=LANES, sampling=SAMPLING):
 def send(services, view, chat, prompt="Hello", lanes=LANES, count=3, system="", tools=False, **more):
     """All updates of one round, the later ones over the earlier ones."""
     shown = {}
-    for update in arena_tab.send(
+    for update in side_by_side.send(
         services, view, chat, prompt, system, tools, True, count, *values(lanes, more.get("sampling", SAMPLING))
     ):
         shown |= update
@@ -51,7 +53,7 @@ def texts(bubbles):
 def test_all_lanes_stream_together_and_end_with_their_answers(services, view):
     chat = Chat()
     enqueue(services, ["a", "b"], ["x"], ["1", "2", "3"])
-    rounds = arena_tab.send(services, view, chat, "Hi", "", False, True, 3, *values())
+    rounds = side_by_side.send(services, view, chat, "Hi", "", False, True, 3, *values())
     first = next(rounds)
     assert [texts(first[lane.chatbot])[-1] for lane in view.lanes[:3]] == [("assistant", t) for t in ("a", "x", "1")]
     assert first[view.send]["visible"] is False
@@ -71,7 +73,7 @@ def test_all_lanes_stream_together_and_end_with_their_answers(services, view):
 
 def test_a_finished_lane_is_not_sent_again_while_others_stream(services, view):
     enqueue(services, ["a"], ["x", "y", "z"])
-    updates = list(arena_tab.send(services, view, Chat(), "Hi", "", False, True, 2, *values()))
+    updates = list(side_by_side.send(services, view, Chat(), "Hi", "", False, True, 2, *values()))
     with_first_lane = [view.lanes[0].chatbot in update for update in updates]
     assert with_first_lane == [True, True, False, False]
 
@@ -117,9 +119,9 @@ def test_tools_are_offered_when_the_box_is_ticked(services, view):
     [
         ({"prompt": "x" * 100_000}, "at most 20,000 characters, this one has 100,000"),
         ({"prompt": "  \n"}, "write a prompt first"),
-        ({"lanes": [("", "", "", None)]}, "lane 1 has no model"),
+        ({"lanes": [("", "", "", None, "")]}, "lane 1 has no model"),
         ({"sampling": [0, *SAMPLING[1:]]}, "max_new_tokens must be between 1 and 4,096, got 0"),
-        ({"lanes": [LANES[0], (MODEL, "", "", 9)]}, "temperature must be between"),
+        ({"lanes": [LANES[0], (MODEL, "", "", 9, "")]}, "temperature must be between"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_before_anything_changes(services, view, given, sentence):
@@ -158,9 +160,10 @@ def test_an_empty_reply_is_no_bubble_and_no_turn(services, view):
 
 def test_while_a_model_loads_its_lane_says_so():
     reply = type("Reply", (), dict.fromkeys(("error", "finish_reason", "first_token_s", "done"), None))()
-    reply.ids, reply.tokens_per_second, reply.text = [], 0.0, ""
-    assert "loading the model" in arena_tab.status(reply, "loading")
-    assert "waiting" in arena_tab.status(reply, "ready")
+    reply.count, reply.tokens_per_second, reply.text = 0, 0.0, ""
+    assert "loading the model" in chat_view.status(reply, "loading")
+    assert "waiting" in chat_view.status(reply, "ready")
+    assert "waiting, 3 before it" in chat_view.status(reply, "ready", 3)
 
 
 def test_markup_in_messages_and_replies_is_shown_not_obeyed(services, view):
@@ -181,13 +184,13 @@ def test_markup_in_messages_and_replies_is_shown_not_obeyed(services, view):
 def test_stop_ends_one_lane_or_all_and_keeps_what_they_wrote(services, view):
     chat = Chat()
     enqueue(services, ["a", "b", "c"], ["x", "y", "z"], ["1", "2", "3"])
-    rounds = arena_tab.send(services, view, chat, "Hi", "", False, True, 3, *values())
+    rounds = side_by_side.send(services, view, chat, "Hi", "", False, True, 3, *values())
     next(rounds)
-    arena_tab.stop(chat, 1)
+    side_by_side.stop(chat, 1)
     shown = next(rounds)
     assert "stopped" in shown[view.lanes[1].status]
     assert chat.histories[1][-1] == {"role": "assistant", "content": "x"}
-    arena_tab.stop(chat)
+    side_by_side.stop(chat)
     for update in rounds:
         shown |= update
     assert [history[-1]["content"] for history in chat.histories[:3]] == ["ab", "x", "12"]
@@ -196,7 +199,7 @@ def test_stop_ends_one_lane_or_all_and_keeps_what_they_wrote(services, view):
 
 def test_a_browser_that_leaves_stops_its_lanes(services, view):
     enqueue(services, ["a", "b"], ["x", "y"])
-    rounds = arena_tab.send(services, view, Chat(), "Hi", "", False, True, 2, *values())
+    rounds = side_by_side.send(services, view, Chat(), "Hi", "", False, True, 2, *values())
     next(rounds)
     rounds.close()
     assert [reply.finish_reason for reply in services.engine.asked] == ["cancelled", "cancelled"]
@@ -205,12 +208,12 @@ def test_a_browser_that_leaves_stops_its_lanes(services, view):
 def test_nothing_is_asked_while_lanes_answer(services, view):
     chat = Chat()
     enqueue(services, ["a", "b"], ["x"])
-    rounds = arena_tab.send(services, view, chat, "Hi", "", False, True, 2, *values())
+    rounds = side_by_side.send(services, view, chat, "Hi", "", False, True, 2, *values())
     next(rounds)
     with pytest.raises(PlaygroundError, match="still answering"):
         send(services, view, chat)
     with pytest.raises(PlaygroundError, match="still answering"):
-        list(arena_tab.regenerate(services, view, 0, chat, "", False, True, 2, *values()))
+        list(side_by_side.regenerate(services, view, 0, chat, "", False, True, 2, *values()))
 
 
 def test_regenerate_asks_one_lane_again_with_another_seed(services, view):
@@ -220,7 +223,7 @@ def test_regenerate_asks_one_lane_again_with_another_seed(services, view):
     for number, text in enumerate(("due", "tre"), 1):
         enqueue(services, [text])
         shown = {}
-        for update in arena_tab.regenerate(services, view, 1, chat, "", False, True, 2, *values()):
+        for update in side_by_side.regenerate(services, view, 1, chat, "", False, True, 2, *values()):
             shown |= update
         assert texts(shown[view.lanes[1].chatbot]) == [("user", "Hello"), ("assistant", text)]
         assert services.engine.asked[-1].lane.sampling.seed == number
@@ -229,26 +232,26 @@ def test_regenerate_asks_one_lane_again_with_another_seed(services, view):
     assert len(services.engine.asked) == 4
     assert chat.histories[0][-1]["content"] == "one"
     with pytest.raises(PlaygroundError, match="lane 4 has not been asked"):
-        list(arena_tab.regenerate(services, view, 3, chat, "", False, True, 4, *values()))
+        list(side_by_side.regenerate(services, view, 3, chat, "", False, True, 4, *values()))
 
 
 def test_clear_empties_all_lanes_or_one(services, view):
     chat = Chat()
     enqueue(services, ["one"], ["uno"])
     send(services, view, chat, count=2)
-    shown = arena_tab.clear(view, chat, index=0)
+    shown = side_by_side.clear(view, chat, index=0)
     assert (shown[view.lanes[0].chatbot], view.lanes[1].chatbot in shown) == ([], False)
     assert (chat.histories[0], len(chat.histories[1])) == ([], 2)
-    arena_tab.clear(view, chat)
+    side_by_side.clear(view, chat)
     assert chat.histories == [[], [], [], []]
 
 
 def test_a_lane_cleared_while_it_answers_stays_empty(services, view):
     chat = Chat()
     enqueue(services, ["a", "b", "c"], ["x", "y"])
-    rounds = arena_tab.send(services, view, chat, "Hi", "", False, True, 2, *values())
+    rounds = side_by_side.send(services, view, chat, "Hi", "", False, True, 2, *values())
     next(rounds)
-    arena_tab.clear(view, chat)
+    side_by_side.clear(view, chat)
     shown = {}
     for update in rounds:
         shown |= update
@@ -262,13 +265,13 @@ def test_a_lane_cleared_while_it_answers_stays_empty(services, view):
 
 
 def test_the_page_opens_with_base_instruct_and_tuned(services, adapter):
-    assert lanes.default_lanes(services) == [(MODEL, "", "plain", None), (MODEL, "", "model", None)]
+    assert lanes.default_lanes(services) == [(MODEL, "", "plain", None, ""), (MODEL, "", "model", None, "")]
     services.engine.infos = [adapter("other", base="gemma3-270m"), adapter("tool-calling")]
     services.sources.here.add("smollm2-135m")
     assert lanes.default_lanes(services) == [
-        ("smollm2-135m", "", "plain", None),
-        (MODEL, "", "model", None),
-        (MODEL, "tool-calling", "", None),
+        ("smollm2-135m", "", "plain", None, ""),
+        (MODEL, "", "model", None, ""),
+        (MODEL, "tool-calling", "", None, ""),
     ]
 
 
@@ -290,7 +293,7 @@ def test_a_lane_is_named_by_what_matters(services, lane, title):
 @pytest.mark.parametrize("preset", lanes.PRESETS)
 def test_a_preset_sets_every_lane_and_their_number(services, view, preset):
     count = gr.Radio([2, 3, 4])
-    shown = arena_tab.set_preset(services, view, count, preset)
+    shown = side_by_side.set_preset(services, view, count, preset)
     expected = lanes.preset_lanes(services, preset)
     assert shown[count] == len(expected)
     assert [tuple(shown[c] for c in lane.inputs) for lane in view.lanes[: len(expected)]] == expected
@@ -305,7 +308,7 @@ def test_the_temperature_preset_differs_in_nothing_else(services):
 def test_new_adapters_and_models_appear_without_a_restart(services, view, adapter):
     services.engine.infos = [adapter("fresh-run")]
     services.sources.here.add("smollm2-135m")
-    shown = arena_tab.refresh(services, view)
+    shown = side_by_side.refresh(services, view)
     assert shown[view.lanes[3].adapter]["choices"] == [
         ("None", ""),
         ("fresh-run (for smollm2-135m-instruct)", "fresh-run"),
@@ -314,7 +317,7 @@ def test_new_adapters_and_models_appear_without_a_restart(services, view, adapte
 
 
 def test_the_number_of_lanes_shows_columns_and_resets_the_vote(view):
-    shown = arena_tab.set_count(view, 2)
+    shown = side_by_side.set_count(view, 2)
     assert [shown[lane.column]["visible"] for lane in view.lanes] == [True, True, False, False]
     assert (shown[view.left]["value"], shown[view.right]["value"]) == (0, 1)
 
@@ -326,7 +329,7 @@ def test_a_vote_is_stored_once_with_both_sides(services, view):
     chat = Chat()
     enqueue(services, ["one"], ["uno"], ["eins"])
     send(services, view, chat)
-    shown = arena_tab.vote(services, view, "right", chat, 0, 2)
+    shown = side_by_side.vote(services, view, "right", chat, 0, 2)
     assert services.votes.counts() == [
         Count(
             "SmolLM2 135M Instruct · adapter tools · temperature 0",
@@ -337,7 +340,7 @@ def test_a_vote_is_stored_once_with_both_sides(services, view):
     assert 'data-total="1"' in shown[view.counts]
     assert not any(shown[button]["interactive"] for button in view.vote_buttons)
     with pytest.raises(PlaygroundError, match="nothing to vote on"):
-        arena_tab.vote(services, view, "left", chat, 0, 2)
+        side_by_side.vote(services, view, "left", chat, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,7 @@ def test_a_vote_needs_two_lanes_that_answered(services, view, left, right, sente
     enqueue(services, ["one"], ["uno"])
     send(services, view, chat, count=2)
     with pytest.raises(PlaygroundError, match=sentence):
-        arena_tab.vote(services, view, "left", chat, left, right)
+        side_by_side.vote(services, view, "left", chat, left, right)
     assert services.votes.counts() == []
     assert chat.battle  # the vote can still be given
 
@@ -356,7 +359,7 @@ def test_a_vote_needs_two_lanes_that_answered(services, view, left, right, sente
 def test_there_is_nothing_to_vote_on_before_a_round_nor_with_one_lane(services, view):
     chat = Chat()
     with pytest.raises(PlaygroundError, match="nothing to vote on"):
-        arena_tab.vote(services, view, "left", chat, 0, 1)
+        side_by_side.vote(services, view, "left", chat, 0, 1)
     enqueue(services, ["one"])
     shown = send(services, view, chat, count=1)
     assert chat.battle == ""
@@ -364,19 +367,19 @@ def test_there_is_nothing_to_vote_on_before_a_round_nor_with_one_lane(services, 
 
 
 def test_votes_are_counted_on_the_page_and_their_names_escaped(services, view):
-    assert "No votes yet" in arena_tab.counts(services)
+    assert "No votes yet" in side_by_side.counts(services)
     chat = Chat()
     enqueue(services, ["one"], ["uno"])
-    send(services, view, chat, lanes=[("<b>x</b>", "", "", None), LANES[1]], count=2)
-    arena_tab.vote(services, view, "tie", chat, 0, 1)
-    table = arena_tab.counts(services)
+    send(services, view, chat, lanes=[("<b>x</b>", "", "", None, ""), LANES[1]], count=2)
+    side_by_side.vote(services, view, "tie", chat, 0, 1)
+    table = side_by_side.counts(services)
     assert "&lt;b&gt;x&lt;/b&gt;" in table
     assert "<b>x</b>" not in table
 
 
 def test_unusable_votes_are_said_on_the_page(services):
     services.paths.votes.write_text("no database " * 100)
-    assert "not a database" in arena_tab.counts(services)
+    assert "not a database" in side_by_side.counts(services)
 
 
 # --- another model ---

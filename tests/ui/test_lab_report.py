@@ -293,7 +293,7 @@ def test_a_split_is_saved_and_can_be_picked_and_downloaded(store):
 def test_a_side_of_no_share_is_not_saved(store):
     saved, *_ = split(store, f"{DATA}instructions", 90, 0, 10, 0, "")
     assert "validation" not in saved
-    assert store.names()[2:] == ["instructions-test.jsonl", "instructions-train.jsonl"]
+    assert store.names()[-2:] == ["instructions-test.jsonl", "instructions-train.jsonl"]
 
 
 def test_a_label_is_kept_equal(store, tmp_path):

@@ -12,9 +12,11 @@ from playground.core.constrained import Constraint
 from playground.core.templates import Rendered
 from playground.core.tools import Tool, calculator, weather
 from playground.errors import PlaygroundError
+from playground.services.remote import Remotes
 from playground.services.templates import Templates
 from playground.ui import own_tools, tool_talk, tools_tab
 from playground.ui.tool_talk import Talk
+from playground.ui.tools import asking, choices, model_tool
 
 MODEL = "smollm2-135m-instruct"
 ADD = '<tool_call>\n{"name": "calculator", "arguments": {"expression": "23 * 47"}}\n</tool_call>'
@@ -48,6 +50,7 @@ class Reply:
 class Engine:
     def __init__(self):
         self.queue, self.replies, self.infos, self.lanes, self.stops = [], [], [], [], []
+        self.remotes = Remotes()
         self.own = "chatml"  # the template of models and adapters that bring one
 
     def enqueue(self, *texts, reason="stop", error=None):
@@ -98,7 +101,7 @@ def view(tmp_path_factory):
 @pytest.fixture
 def ask(services, toolbox, view, monkeypatch):
     """Ask a question and return every update."""
-    monkeypatch.setattr(tools_tab, "TICK", 0)
+    monkeypatch.setattr(asking, "TICK", 0)
 
     def ask(
         talk,
@@ -113,9 +116,7 @@ def ask(services, toolbox, view, monkeypatch):
         own=(),
     ):
         settings = (model, adapter, template, *second)
-        return tools_tab.ask(
-            services, toolbox, view, talk, list(own), question, names, mode, list(ask_first), *settings
-        )
+        return asking.ask(services, toolbox, view, talk, list(own), question, names, mode, list(ask_first), *settings)
 
     return ask
 
@@ -284,7 +285,7 @@ def test_stop_ends_the_reply_and_keeps_what_is_there(services, ask):
     updates = ask(talk)
     for _ in range(3):
         next(updates)
-    tools_tab.stop(talk)
+    asking.stop(talk)
     list(updates)
     assert services.engine.replies[0].finish_reason == "cancelled"
     assert titles(talk.lanes[0].chat)[-1] == "Ended: stopped"
@@ -297,7 +298,7 @@ def test_clear_while_a_question_is_answered_leaves_an_empty_page(services, view,
     updates = ask(talk)
     for _ in range(3):
         next(updates)
-    assert tools_tab.clear(view, talk)[view.lanes[0].chatbot] == []
+    assert asking.clear(view, talk)[view.lanes[0].chatbot] == []
     list(updates)
     assert (talk.lanes[0].chat, talk.lanes[0].messages, talk.busy) == ([], [], False)
     list(ask(talk))
@@ -365,7 +366,7 @@ def info(name, template, base=MODEL):
 )
 def test_the_first_tool_calling_adapter_is_chosen_when_the_page_opens(services, view, infos, chosen):
     services.engine.infos = infos
-    update = tools_tab.opened(services, view)
+    update = choices.opened(services, view)
     assert update[view.settings[0][1]]["value"] == chosen
     placeholder = update[view.lanes[0].chatbot]["placeholder"]
     assert ("Train one under Fine-tune" in placeholder) == (chosen == "")
@@ -373,20 +374,20 @@ def test_the_first_tool_calling_adapter_is_chosen_when_the_page_opens(services, 
 
 def test_what_is_chosen_stays_chosen_while_runs_finish(services, view):
     services.engine.infos = [info("calls", "chatml-tools")]
-    assert "value" not in tools_tab.refresh(services, view, "", "")[view.settings[0][1]]
-    assert "value" not in tools_tab.refresh(services, view, "calls", "")[view.settings[0][1]]
-    assert tools_tab.refresh(services, view, "deleted", "")[view.settings[0][1]]["value"] == ""
+    assert "value" not in choices.refresh(services, view, "", "")[view.settings[0][1]]
+    assert "value" not in choices.refresh(services, view, "calls", "")[view.settings[0][1]]
+    assert choices.refresh(services, view, "deleted", "")[view.settings[0][1]]["value"] == ""
 
 
 def test_without_a_model_the_page_says_what_to_do(services, view):
     services.sources.here = set()
-    assert "No model is on this machine yet" in tools_tab.opened(services, view)[view.lanes[0].chatbot]["placeholder"]
+    assert "No model is on this machine yet" in choices.opened(services, view)[view.lanes[0].chatbot]["placeholder"]
 
 
 def test_the_schemas_are_shown(toolbox):
-    assert '"name": "calculator"' in tools_tab.schema_text(toolbox, ["calculator"])
-    assert "get_weather" not in tools_tab.schema_text(toolbox, ["calculator"])
-    assert tools_tab.schema_text(toolbox, []) == "no tools"
+    assert '"name": "calculator"' in choices.schema_text(toolbox, ["calculator"])
+    assert "get_weather" not in choices.schema_text(toolbox, ["calculator"])
+    assert choices.schema_text(toolbox, []) == "no tools"
 
 
 # --- asking before a run ---
@@ -413,7 +414,7 @@ def test_a_call_waits_for_a_yes_and_goes_on(services, view, ask):
     assert (page[view.ask]["visible"], page[view.stop]["visible"], talk.busy) == (False, True, True)
     with pytest.raises(PlaygroundError, match="still being answered"):
         next(ask(talk))
-    page = last(tools_tab.decide(services, view, 0, True, talk))
+    page = last(asking.decide(services, view, 0, True, talk))
     assert not page[lane.permission]["visible"]
     assert titles(talk.lanes[0].chat)[-1] == "assistant: Mild."
     assert (page[view.ask]["visible"], talk.busy) == (True, False)
@@ -424,7 +425,7 @@ def test_a_no_is_shown_and_told(services, view, ask):
     services.engine.enqueue(PARIS, "Then not.")
     talk = Talk()
     list(ask(talk, ask_first=["get_weather"]))
-    list(tools_tab.decide(services, view, 0, False, talk))
+    list(asking.decide(services, view, 0, False, talk))
     assert "Result: declined" in titles(talk.lanes[0].chat)
     assert "declined to run get_weather" in services.engine.replies[1].conversation.messages[-1]["content"]
 
@@ -433,11 +434,11 @@ def test_stop_ends_a_call_that_waits(services, view, ask):
     services.engine.enqueue(PARIS, "fresh")
     talk = Talk()
     list(ask(talk, ask_first=["get_weather"]))
-    tools_tab.stop(talk)
-    page = last(tools_tab.go_on(services, view, talk))
+    asking.stop(talk)
+    page = last(asking.go_on(services, view, talk))
     assert titles(talk.lanes[0].chat)[-1] == "Ended: stopped"
     assert (page[view.ask]["visible"], page[view.lanes[0].permission]["visible"]) == (True, False)
-    assert list(tools_tab.go_on(services, view, talk)) == []
+    assert list(asking.go_on(services, view, talk)) == []
     list(ask(talk, "again"))
     assert titles(talk.lanes[0].chat)[-1] == "assistant: fresh"
 
@@ -446,9 +447,9 @@ def test_clear_while_a_call_waits_leaves_an_empty_page(services, view, ask):
     services.engine.enqueue(PARIS, "fresh")
     talk = Talk()
     list(ask(talk, ask_first=["get_weather"]))
-    assert not tools_tab.clear(view, talk)[view.lanes[0].permission]["visible"]
+    assert not asking.clear(view, talk)[view.lanes[0].permission]["visible"]
     with pytest.raises(PlaygroundError, match="no call is waiting"):
-        next(tools_tab.decide(services, view, 0, True, talk))
+        next(asking.decide(services, view, 0, True, talk))
     list(ask(talk))
     assert titles(talk.lanes[0].chat) == ["user: What is 23 * 47?", "The model writes", "assistant: fresh"]
 
@@ -477,10 +478,10 @@ def test_steps_can_be_copied_as_they_are(services, view, ask):
         ("turn 1: back to the model", '{"result": 1081}'),
         ("turn 2: answer", "1081 <b>."),
     ]:
-        update = tools_tab.picked(view, 0, talk, values[label])
+        update = asking.picked(view, 0, talk, values[label])
         assert (update[lane.text]["value"], update[lane.again]["visible"]) == (text, False)
     for gone in ("99", "x", None):
-        assert tools_tab.picked(view, 0, talk, gone)[lane.text]["value"] == ""
+        assert asking.picked(view, 0, talk, gone)[lane.text]["value"] == ""
 
 
 def test_a_lane_goes_on_from_an_edited_result(services, view, ask):
@@ -488,7 +489,7 @@ def test_a_lane_goes_on_from_an_edited_result(services, view, ask):
     talk = Talk()
     page = last(ask(talk))
     choice = page[view.lanes[0].step]["value"]
-    page = last(tools_tab.again(services, view, 0, talk, choice, '{"temperature_c": -40}', []))
+    page = last(asking.again(services, view, 0, talk, choice, '{"temperature_c": -40}', []))
     assert titles(talk.lanes[0].chat)[-3:] == [
         'user: What if get_weather had said: {"temperature_c": -40}',
         "The model writes (turn 2)",
@@ -522,10 +523,10 @@ def test_what_cannot_be_run_again_is_said(services, view, ask, choice, result, s
     list(ask(talk))
     before = titles(talk.lanes[0].chat)
     with pytest.raises(PlaygroundError, match=sentence):
-        next(tools_tab.again(services, view, 0, talk, choice, result, []))
+        next(asking.again(services, view, 0, talk, choice, result, []))
     assert titles(talk.lanes[0].chat) == before
     with pytest.raises(PlaygroundError, match="ask something first"):
-        next(tools_tab.again(services, view, 1, talk, "0", "x", []))
+        next(asking.again(services, view, 1, talk, "0", "x", []))
 
 
 def test_the_chat_has_no_copy_button_of_its_own(view):
@@ -550,7 +551,7 @@ def test_calls_are_held_to_the_schemas(services, view, ask, mode):
         Constraint("valid", "hermes"),
     ]  # after a result it may answer
     line = page[view.lanes[0].status]
-    assert f"calls in the hermes format, {tools_tab.MODES[mode]}" in line
+    assert f"calls in the hermes format, {tool_talk.MODES[mode]}" in line
     assert "off 20.0, " in line
     assert "valid calls 20.0 (0.40 ms a token for the grammar)" in line
 
@@ -596,7 +597,7 @@ def test_one_lane_may_wait_while_the_other_goes_on(services, view, ask):
     talk = Talk()
     list(ask(talk, ask_first=["get_weather"], second=(MODEL, "", "")))
     assert [lane.busy for lane in talk.lanes] == [True, False]
-    list(tools_tab.decide(services, view, 0, True, talk))
+    list(asking.decide(services, view, 0, True, talk))
     assert [titles(lane.chat)[-1] for lane in talk.lanes] == ["assistant: Mild.", "assistant: one two"]
 
 
@@ -607,7 +608,7 @@ def test_a_yes_while_the_other_lane_writes_is_taken_up_by_its_handler(services, 
     while talk.lanes[0].running is None or talk.lanes[0].running.waiting is None:
         next(updates)
     assert talk.lanes[1].busy
-    assert last(tools_tab.decide(services, view, 0, True, talk)) == {view.lanes[0].permission: gr.update(visible=False)}
+    assert last(asking.decide(services, view, 0, True, talk)) == {view.lanes[0].permission: gr.update(visible=False)}
     list(updates)
     assert titles(talk.lanes[0].chat)[-1] == "assistant: Mild."
     assert not talk.busy
@@ -683,7 +684,7 @@ def test_a_schema_with_a_canned_reply_is_offered_and_answers(services, toolbox, 
     talk = Talk()
     list(ask(talk, "Where is Momo?", names=on["value"], own=own))
     assert 'Result: {"shelf": "B 12", "copies": 2}' in titles(talk.lanes[0].chat)
-    assert '"name": "find_book"' in tools_tab.schema_text(toolbox, ["find_book"], own)
+    assert '"name": "find_book"' in choices.schema_text(toolbox, ["find_book"], own)
     own, on, _ = own_tools.without(toolbox, own, on["value"], [])
     assert (own, on["value"]) == ([], BOTH)
 
@@ -711,9 +712,26 @@ def test_a_tool_that_cannot_be_is_refused_in_a_sentence(toolbox, schema, reply, 
 
 
 def test_the_page_opens_with_the_tools_the_adapter_knows(services):
-    toolbox = tools_tab.available_tools(services, None)
-    assert tools_tab.first_offered(toolbox) == BOTH
-    assert "python" not in tools_tab.tool_choices(toolbox)
-    about = tools_tab.about_tools(toolbox)
+    toolbox = choices.available_tools(services, None)
+    assert choices.first_offered(toolbox) == BOTH
+    assert "python" not in choices.tool_choices(toolbox)
+    about = choices.about_tools(toolbox)
     assert "Calculator" in about
     assert "off on public servers" not in about
+
+
+def test_another_model_is_offered_and_asked(services, toolbox, ask):
+    own, on, _ = model_tool.with_model(services, toolbox, [], BOTH, [], MODEL, "")
+    assert on["value"] == [*BOTH, "ask_model"]
+    own, _, _ = model_tool.with_model(services, toolbox, own, BOTH, [], MODEL, "tool-calling")
+    assert [tool.name for tool in own] == ["ask_model"]
+    call = '<tool_call>\n{"name": "ask_model", "arguments": {"question": "Capital of France?"}}\n</tool_call>'
+    services.engine.enqueue(call, "Paris.", "It is Paris.")
+    talk = Talk()
+    list(ask(talk, names=["ask_model"], own=own))
+    asked = services.engine.replies[1]
+    assert asked.conversation.messages == [{"role": "user", "content": "Capital of France?"}]
+    assert (asked.lane.adapter, asked.lane.sampling.max_new_tokens) == ("tool-calling", model_tool.TOKENS)
+    assert titles(talk.lanes[0].chat)[-1] == "assistant: It is Paris."
+    with pytest.raises(PlaygroundError, match="choose the model"):
+        model_tool.with_model(services, toolbox, [], BOTH, [], "", "")

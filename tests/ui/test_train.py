@@ -1,6 +1,8 @@
 """The fine-tune tab's handlers, called as the page calls them; a stand-in trainer, no model."""
 
+import json
 import os
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import gradio as gr
 import pytest
 
 from playground.config import Paths, TrainConfig, fields
-from playground.core import datasets
+from playground.core import datasets, estimate
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.datasets import Datasets
@@ -16,7 +18,9 @@ from playground.services.jobs import Jobs
 from playground.services.runs import Events
 from playground.services.templates import Templates
 from playground.ui import train_tab
-from playground.ui.train_tab import NAMES, View
+from playground.ui.train import answers, curves, fit, form, watch
+from playground.ui.train.form import NAMES
+from playground.ui.train.watch import View
 
 FIELDS = list(View.__dataclass_fields__)
 
@@ -54,11 +58,11 @@ def services(tmp_path, tokenizer_folder):
 def values(**changes):
     settings = {f.name: f.default for f in fields(TrainConfig)}
     settings |= {"model": "tiny", "data": "instructions", "template": "chatml", **changes}
-    return [settings[name] for name in NAMES]
+    return [form.form_value(name, settings[name]) for name in NAMES]
 
 
-def show(services, selected=None, seen=None):
-    return dict(zip(FIELDS, train_tab.show_run(services, selected, seen), strict=True))
+def show(services, selected=None, seen=None, **given):
+    return dict(zip(FIELDS, watch.show_run(services, selected, seen, **given), strict=True))
 
 
 def run_of(services, name="a", state="running", live=True, events=()):
@@ -88,22 +92,22 @@ def test_the_tab_is_built_with_one_component_for_each_setting(services):
 
 
 def test_a_recipe_fills_in_the_form():
-    about, *filled = train_tab.use_recipe("tool-calling")
+    about, *filled = form.use_recipe("tool-calling")
     settings = dict(zip(NAMES, filled, strict=True))
     assert (settings["data"], settings["template"], settings["rank"]) == ("tool-calls", "chatml-tools", 8)
     assert "calculator" in about
-    assert train_tab.use_recipe("")[1:] == [gr.skip()] * len(NAMES)
+    assert form.use_recipe("")[1:] == [gr.skip()] * len(NAMES)
 
 
 def test_rows_tokens_and_steps_are_counted_before_the_run(services):
-    text = train_tab.shown_plan(services, *values(rows=40, batch_size=4, eval_share=0.1, epochs=2))
+    text = form.shown_plan(services, *values(rows=40, batch_size=4, eval_share=0.1, epochs=2))
     assert "40 of 40 rows" in text
     assert "36 rows to train on and 4 held out: 18 steps of 4 rows" in text
 
 
 def test_a_large_data_set_is_estimated_from_its_first_rows(services, monkeypatch):
-    monkeypatch.setattr(train_tab, "COUNT_ROWS", 20)
-    text = train_tab.shown_plan(services, *values(rows=60, eval_share=0.1, batch_size=10))
+    monkeypatch.setattr(form, "COUNT_ROWS", 20)
+    text = form.shown_plan(services, *values(rows=60, eval_share=0.1, batch_size=10))
     assert "about 60 of 60 rows" in text
     assert "54 rows to train on and 6 held out: 6 steps" in text
 
@@ -122,47 +126,112 @@ def test_a_large_data_set_is_estimated_from_its_first_rows(services, monkeypatch
     ],
 )
 def test_a_mistake_is_said_in_place_and_starts_nothing(services, changes, sentence):
-    text = train_tab.shown_plan(services, *values(**changes))
+    text = form.shown_plan(services, *values(**changes))
     assert 'class="plan bad"' in text
     assert sentence in text
     with pytest.raises(PlaygroundError):
-        train_tab.start_run(services, "", *values(**changes))
+        form.start_run(services, "", *values(**changes))
     assert runs.list_runs(services.paths) == []
 
 
 def test_a_model_that_is_not_here_is_fetched_by_the_run(services):
     services.sources.folder = None
-    assert "fetched when the run starts" in train_tab.shown_plan(services, *values())
+    assert "fetched when the run starts" in form.shown_plan(services, *values())
 
 
 def test_terms_come_before_the_run(services):
     services.sources.terms = "needs licence"
     with pytest.raises(PlaygroundError, match="terms of tiny"):
-        train_tab.start_run(services, "", *values())
+        form.start_run(services, "", *values())
 
 
 def test_an_uploaded_file_is_kept_and_chosen(services, tmp_path):
     upload = tmp_path / "mine.jsonl"
     upload.write_text('{"instruction": "Say hi", "output": "hi"}\n')
-    update = train_tab.add_file(services, str(upload))
+    update = form.add_file(services, str(upload))
     assert update["value"] == "mine.jsonl"
     assert "mine.jsonl" in update["choices"]
     upload.write_text('{"instruction": "Say no", "output": "no"}\n')
-    assert train_tab.add_file(services, str(upload))["value"] == "mine-2.jsonl"
+    assert form.add_file(services, str(upload))["value"] == "mine-2.jsonl"
     assert datasets.load("mine.jsonl", services.paths).conversations[0].messages[-1]["content"] == "hi"
     upload.write_text("not json")
     with pytest.raises(PlaygroundError):
-        train_tab.add_file(services, str(upload))
+        form.add_file(services, str(upload))
 
 
 def test_start_launches_a_run_and_shows_it(services):
-    shown = dict(zip(FIELDS, train_tab.start_run(services, "", *values(name="mine", rows=8)), strict=True))
+    started = form.start_run(services, "", *values(name="mine", rows=8))
+    shown = dict(zip(FIELDS, train_tab.show_named(services, started.name), strict=True))
     assert shown["runs"]["value"] == "mine"
     run = runs.find(services.paths, "mine")
     assert (run.config.rows, run.config.data) == (8, "instructions")
     if process := run.process():  # it may have ended already
         process.wait(10)
     assert run.state == "finished"
+
+
+def test_every_setting_stands_in_one_group_and_an_unknown_one_under_advanced(monkeypatch):
+    placed = [*form.SIMPLE, *(name for _, names in form.groups() for name in names)]
+    assert sorted(placed) == sorted(NAMES)
+    monkeypatch.setattr(form, "NAMES", (*NAMES, "something_new"))
+    assert "something_new" in dict(form.groups())["Advanced"]
+
+
+def test_the_command_line_follows_the_form():
+    assert form.command_line("", *values(rank=4, name="mine")).endswith("--rank 4 --name mine")
+    assert form.command_line("", *values(rank=0)) == ""
+    recipe = form.use_recipe("tool-calling")[1:]
+    assert form.command_line("tool-calling", *recipe) == "playground train --recipe tool-calling"
+
+
+def test_layers_are_a_list_on_the_form_and_a_text_in_the_settings():
+    chosen = [["q_proj", "v_proj"] if name == "targets" else value for name, value in zip(NAMES, values(), strict=True)]
+    assert form.config_from("", tuple(chosen)).targets == "q_proj,v_proj"
+
+
+def test_adapters_can_be_gone_on_from(services):
+    assert ("tool-calling", "tool-calling") in form.adapter_choices(services)
+
+
+SHAPE = {
+    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 128, "vocab_size": 500, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def test_the_estimate_stands_beside_the_count(services, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(services.sources.folder, folder)
+    (folder / "config.json").write_text(json.dumps(SHAPE))
+    services.sources.folder = folder
+    text = form.shown_plan(services, *values(rows=40, steps=12))
+    assert "It fits:" in text
+    assert "for 12 steps" in text
+    small = estimate.Device("cuda", 500 * 2**20)
+    monkeypatch.setattr(fit, "this_device", lambda: small)
+    text = form.shown_plan(services, *values(rows=40, batch_size=32))
+    assert "It does not fit:" in text
+
+
+def test_whether_a_7b_fits_into_24_gib_is_one_look(services):
+    config_from = form.config_from
+    text = fit.elsewhere(services, config_from, "llama-7b", 24, *values(max_length=512, batch_size=1))
+    assert "24.0 GiB" in text
+    assert "<td>weights</td>" in text
+    assert "It does not fit" in fit.elsewhere(services, config_from, "llama-7b", 8, *values(max_length=512))
+    assert "between 0.1 and 10,000" in fit.elsewhere(services, config_from, "llama-7b", 0, *values())
+    assert "rank must be" in fit.elsewhere(services, config_from, "llama-7b", 24, *values(rank=0))
+    services.sources.folder = None
+    assert "not on this machine yet" in fit.elsewhere(services, config_from, fit.THIS, 24, *values())
+
+
+def test_an_early_stop_and_the_estimate_are_said(services):
+    early = {"step": 9, "best_step": 6, "best_loss": 1.5, "waited": 3}
+    plan = {"sentence": "5 rows", "estimate": {"sentence": "fits: about 2 GiB"}}
+    run_of(services, events=[("plan", plan), step(9), ("early_stop", early)], state="finished")
+    state = show(services)["state"]
+    assert "3 evaluations without a better held-out loss than 1.5000 at step 6" in state
+    assert "it fits: about 2 GiB" in state
 
 
 # ---- a run on the page -----------------------------------------------------------------------------------------
@@ -172,7 +241,7 @@ def test_without_runs_the_page_says_what_to_do(services):
     shown = show(services)
     assert "No run yet" in shown["state"]
     assert shown["runs"]["visible"] is False
-    assert shown["plot"]["visible"] is False
+    assert shown["plot"]["visible"] is shown["measure"]["visible"] is False
 
 
 def test_a_running_run_is_shown_from_its_folder(services):
@@ -186,7 +255,7 @@ def test_a_running_run_is_shown_from_its_folder(services):
         assert words in shown["state"]
     assert shown["plot"]["value"].to_dict("list") == {
         "step": [1, 2, 0],
-        "loss": [1.5, 1.25, 2.0],
+        "value": [1.5, 1.25, 2.0],
         "kind": ["training", "training", "held out"],
     }
     assert "&lt;script&gt;" in shown["answers"]
@@ -211,6 +280,8 @@ def test_the_newest_run_is_shown_unless_another_is_selected(services):
     assert show(services)["runs"]["value"] == "new"
     assert show(services, "old")["runs"]["value"] == "old"
     assert show(services, "deleted meanwhile")["runs"]["value"] == "new"
+    runs.rename(runs.find(services.paths, "old"), "older")
+    assert show(services, "old")["runs"]["value"] == "older"  # another page renamed it
 
 
 def test_a_queued_run_says_how_many_come_first(services):
@@ -242,20 +313,20 @@ def test_a_failed_truth_check_is_said(services):
 
 def test_a_long_curve_is_thinned_and_a_resumed_one_has_each_step_once():
     events = [{"kind": "step", "step": n, "loss": 1.0} for n in range(1, 2002)]
-    thin = train_tab.curve(events)
-    assert len(thin) <= train_tab.POINTS
+    thin = curves.curve(events)
+    assert len(thin) <= curves.POINTS
     assert thin["step"].iloc[-1] == 2001
     again = [*events[:5], {"kind": "step", "step": 4, "loss": 9.0}]
-    assert train_tab.curve(again)["loss"].tolist() == [1.0, 1.0, 1.0, 9.0, 1.0]
+    assert curves.curve(again)["value"].tolist() == [1.0, 1.0, 1.0, 9.0, 1.0]
 
 
 def test_something_is_lost_only_after_a_question(services):
     run = run_of(services, state="finished")
-    group, question, pending = train_tab.ask("delete", "a")
+    group, question, pending = watch.ask("delete", "a")
     assert (group["visible"], pending) == (True, "delete")
     assert "Delete a" in question
     assert run.folder.exists()
-    hidden, *_ = train_tab.confirmed(services, "a", pending)
+    hidden, *_ = watch.confirmed(services, "a", pending)
     assert hidden["visible"] is False
     assert not run.folder.exists()
 
@@ -263,4 +334,78 @@ def test_something_is_lost_only_after_a_question(services):
 @pytest.mark.parametrize("action", ["stop", "resume", "delete"])
 def test_a_button_without_a_run_is_a_sentence(services, action):
     with pytest.raises(PlaygroundError, match="select a run first"):
-        train_tab.act(services, action, None)
+        watch.act(services, action, None)
+
+
+def evaluated(*texts, prompt="What?"):
+    return [("sample", {"step": 10 * number, "prompt": prompt, "text": text}) for number, text in enumerate(texts)]
+
+
+def test_the_slider_follows_the_newest_evaluation_until_it_is_put_back(services):
+    run = run_of(services, events=evaluated("one", "one two"))
+    first = show(services)
+    assert (first["slider"]["value"], first["slider"]["maximum"]) == (1, 1)
+    Events(run.folder).write("sample", step=20, prompt="What?", text="one two three")
+    follows = show(services, "a", first["seen"], at=1)
+    assert (follows["slider"]["value"], follows["slider"]["maximum"]) == (2, 2)
+    assert "step 20" in follows["answer"]
+    Events(run.folder).write("sample", step=30, prompt="What?", text="four")
+    stays = show(services, "a", follows["seen"], at=0)
+    assert (stays["slider"]["value"], stays["slider"]["maximum"]) == (0, 3)
+    assert "step 0" in stays["answer"]
+    other = run_of(services, "b", events=evaluated("x", "y", "z"))
+    assert show(services, other.name, stays["seen"], at=0)["slider"]["value"] == 2
+
+
+def test_an_answer_is_shown_with_what_changed_since_the_one_before(services):
+    run_of(services, events=evaluated("It is <b>1</b>.", "It is 1081.", "It is 1081."))
+    text = watch.scrub(services, "a", 1)
+    assert "<ins>1081</ins>" in text
+    assert "&lt;b&gt;" in text
+    assert "<b>1</b>" not in text
+    assert "The same as before" in watch.scrub(services, "a", 2)
+    assert "Before it learned anything" in watch.scrub(services, "a", 0)
+    assert "step 20" in watch.scrub(services, "a", 99)
+    assert watch.scrub(services, "deleted", 0) == ""
+
+
+def test_several_prompts_of_one_evaluation_stand_together():
+    events = [
+        {"kind": "sample", "step": step, "prompt": prompt, "text": f"{prompt} at {step}"}
+        for step in (0, 10)
+        for prompt in ("first", "second", "third")
+    ]
+    found = answers.evaluations(events)
+    assert [(step, len(texts)) for step, texts in found] == [(0, 3), (10, 3)]
+    assert answers.one_html(found, 1).count("<tr>") == 3
+    assert answers.list_html(found).count("<tr>") == 6
+
+
+def test_perplexity_is_the_exponential_of_the_loss(services):
+    run_of(services, events=[step(1, 1.0), step(2, 0.0), ("eval", {"step": 2, "eval_loss": 900.0})])
+    shown = show(services, measure="perplexity")["plot"]
+    assert shown["value"]["value"].tolist()[:2] == [2.718, 1.0]
+    assert shown["value"]["value"].iloc[2] < 1e9  # a loss that is far off does not overflow
+    assert "perplexity" in shown["y_title"]
+
+
+def test_learning_rate_and_gradient_norm_have_plots_of_their_own(services):
+    run_of(services, events=[step(1), step(2)])
+    shown = show(services)
+    assert shown["rate"]["value"]["value"].tolist() == [1e-3, 1e-3]
+    assert shown["norm"]["value"]["value"].tolist() == [0.5, 0.5]
+
+
+def test_the_light_says_in_words_that_it_learns_by_heart(services):
+    losses = [("eval", {"step": 10 * n, "eval_loss": loss}) for n, loss in enumerate((2.0, 1.0, 1.2, 1.5))]
+    run_of(services, events=[*(step(n, 1.0 - n / 40) for n in range(1, 31)), *losses])
+    light = show(services)["light"]
+    assert 'class="light red"' in light
+    assert "from 1.00 at step 10 to 1.50" in light
+
+
+def test_a_step_of_an_older_version_is_shown_with_what_it_says(services):
+    run_of(services, events=[("step", {"step": 1}), ("step", {"step": 2, "loss": 1.0}), ("eval", {"step": 2})])
+    shown = show(services)
+    assert "2 of 0" in shown["state"]
+    assert "–" in shown["state"]

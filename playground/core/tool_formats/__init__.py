@@ -13,13 +13,23 @@ A call that cannot be read is a Fault that keeps the raw text and says why; it i
 are schemas: only formats that write arguments as bare text need them (they say whether `3` is a number or a text).
 """
 
+import re
 from collections.abc import Sequence
 from types import ModuleType
 
 from playground.core.streaming import Span, Stream
 from playground.core.tool_formats import (
+    apertus,
+    cohere,
+    command_r,
     deepseek_v3,
+    deepseek_v31,
+    deepseek_v32,
+    functionary_v31,
+    functionary_v32,
     functiongemma,
+    gemma4,
+    gigachat,
     glm4,
     gpt_oss,
     granite,
@@ -29,6 +39,7 @@ from playground.core.tool_formats import (
     kimi_k2,
     lfm2,
     llama3_json,
+    minimax_m2,
     mistral,
     olmo3,
     phi4_mini,
@@ -37,6 +48,7 @@ from playground.core.tool_formats import (
     react,
     reading,
     reasoning,
+    seed_oss,
     xlam,
 )
 from playground.core.tool_formats.values import FAULTS, Call, Fault, Parsed
@@ -59,7 +71,9 @@ __all__ = [
 FORMATS: dict[str, ModuleType] = {
     module.NAME: module
     for module in (
-        *(hermes, react, reasoning, qwen3_coder, glm4, deepseek_v3, kimi_k2, mistral, gpt_oss, functiongemma),
+        *(hermes, react, reasoning, qwen3_coder, glm4, deepseek_v31, deepseek_v3, deepseek_v32, kimi_k2, mistral),
+        *(gpt_oss, functiongemma, gemma4, minimax_m2, seed_oss, cohere, command_r, apertus, gigachat),
+        *(functionary_v31, functionary_v32),
         *(olmo3, internlm2, granite, phi4_mini, pythonic, lfm2, llama3_json, xlam, json_object),
     )
 }
@@ -70,9 +84,16 @@ ALIASES = {
     **dict.fromkeys(("llama4_pythonic", "llama3.2_pythonic", "gemma3_pythonic", "toolace"), "pythonic"),
     **dict.fromkeys(("llama_json", "llama3", "llama4_json", "llama3.1_json", "llama3.2_json"), "llama3_json"),
     **dict.fromkeys(("qwen3coder", "qwen3_xml", "qwen3xml", "qwen3.5"), "qwen3_coder"),
-    **dict.fromkeys(
-        ("deepseek", "deepseekv3", "deepseek3", "deepseek_v31", "deepseek_r1", "deepseekv31"), "deepseek_v3"
-    ),
+    **dict.fromkeys(("deepseek", "deepseekv3", "deepseek3", "deepseek_r1"), "deepseek_v3"),
+    **dict.fromkeys(("deepseekv31", "deepseek_v3_1", "deepseek_v3.1"), "deepseek_v31"),
+    **dict.fromkeys(("deepseekv32", "deepseek_v3_2", "deepseek_v3.2", "deepseek_v4", "dsml"), "deepseek_v32"),
+    **dict.fromkeys(("seed", "seedoss"), "seed_oss"),
+    **dict.fromkeys(("minimax", "minimax_m2.5"), "minimax_m2"),
+    **dict.fromkeys(("cohere2", "command_r7b", "command_a"), "cohere"),
+    **dict.fromkeys(("command_r_plus", "c4ai_command_r"), "command_r"),
+    **dict.fromkeys(("gigachat3", "gigachat3.1"), "gigachat"),
+    **{"functionary": "functionary_v32", "functionary_v3.2": "functionary_v32", "functionary_v3.1": "functionary_v31"},
+    **{"functionary_v3_llama_3.1": "functionary_v31", "gemma_4": "gemma4"},
     **dict.fromkeys(("glm", "glm45", "glm46", "glm47", "glm4_moe", "glm47_moe"), "glm4"),
     **dict.fromkeys(("granite-20b-fc", "granite_20b_fc", "granite4"), "granite"),
     **{"ministral": "mistral", "phi4": "phi4_mini", "phi4_mini_json": "phi4_mini", "firefunction": "phi4_mini"},
@@ -84,7 +105,7 @@ _PROBE = Call("probe_tool", {"probe_argument": "probe value 17"})
 _THOUGHT = "probe thought 23"
 _ANSWER = "probe answer 41"
 # What may stand around a call besides the turn markers that stand around any answer.
-_TURN_MARKS = ("<|eom_id|>", "<|im_end|>", "<|observation|>", "<think>", "</think>", "[]", "</s>")
+_TURN_MARKS = ("<|eom_id|>", "<|im_end|>", "<|observation|>", "<think>", "</think>", "[]", "</s>", "<|tool_response>")
 # What a prompt asks for, where its template leaves calls out of a conversation or writes them otherwise.
 _ASKED = {
     "functools[": "phi4_mini",
@@ -92,6 +113,7 @@ _ASKED = {
     "<|tool_list_start|>": "lfm2",
     "List of tools: [": "lfm2",
     "<｜tool▁calls▁begin｜>": "deepseek_v3",
+    "Write 'Action:' followed by a json-formatted list": "command_r",
 }
 _UNMARKED = ("llama3_json", "xlam", "json")
 
@@ -223,6 +245,7 @@ def from_text(text: str, around: str | None = None) -> ModuleType | None:
 
 
 def _leftover(content: str, around: str) -> str:
+    around = re.sub(r"<\|[^<>|]*\|>", r" \g<0> ", around)
     for mark in (*_TURN_MARKS, _THOUGHT):
         content, around = content.replace(mark, " "), around.replace(mark, " ")
     for part in sorted(around.split(), key=len, reverse=True):

@@ -37,6 +37,9 @@ def from_spans(spans: Sequence[Span], read: Read, tools: Sequence[dict] = ()) ->
     return Parsed("".join(content).strip(), thought, tuple(calls))
 
 
+Make = Callable[[object, str, str], Call | Fault]  # (the JSON value of a call, as written, where) → the call
+
+
 def read_json_call(body: str, raw: str, closed: bool, where: str, keys=("arguments",)) -> Call | Fault:
     """A call from `{"name": …, "arguments": {…}}`, or the fault that says what is wrong with it."""
     value = read_json(body, raw, closed, where)
@@ -44,12 +47,23 @@ def read_json_call(body: str, raw: str, closed: bool, where: str, keys=("argumen
 
 
 def read_json_calls(
-    body: str, raw: str, closed: bool, where: str, keys=("arguments", "parameters")
+    body: str,
+    raw: str,
+    closed: bool,
+    where: str,
+    keys=("arguments", "parameters"),
+    make: Make | None = None,
 ) -> list[Call | Fault]:
     """The calls of a JSON list, or of one object. What is whole is read, also where a later call is not."""
+    make = make or (lambda value, raw, where: call_from(value, raw, where, keys))
+
+    def one(part: str, raw: str, closed: bool) -> Call | Fault:
+        value = read_json(part, raw, closed, where)
+        return value if isinstance(value, Fault) else make(value, raw, where)
+
     text = body.strip()
     if not text.startswith("["):
-        return [read_json_call(text, raw, closed, where, keys)]
+        return [one(text, raw, closed)]
     calls: list[Call | Fault] = []
     at = 1
     while True:
@@ -69,7 +83,7 @@ def read_json_calls(
                 not_object = Fault("malformed", f"A call must be one JSON object, got {_kind(value)}.", rest or raw)
                 calls.append(value if isinstance(value, Fault) else not_object)
             return calls
-        calls.append(read_json_call(text[at:end], text[at:end], True, where, keys))
+        calls.append(one(text[at:end], text[at:end], True))
         at = end
 
 

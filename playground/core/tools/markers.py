@@ -18,6 +18,9 @@ TURN_MARKERS = (
     *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "</s>"),
     *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
     *("<｜User｜>", "<｜Assistant｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁outputs▁begin｜>"),
+    *("<｜DSML｜function_calls>", "<seed:tool_call>", "<minimax:tool_call>", "<|tools_prefix|>"),
+    *("<|turn>", "<turn|>", "<|tool_call>", "<|tool_response>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+    *("<|role_sep|>", "<|message_sep|>"),
 )
 LONGEST = 200_000  # characters that are looked through
 _TURN = re.compile(r"^\s*(?:###\s*)?(system|user|human|assistant|observation|instruction)s?\s*:", re.I | re.M)

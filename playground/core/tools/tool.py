@@ -18,6 +18,7 @@ class Tool:
     description: str
     parameters: dict  # JSON schema of the arguments
     run: Callable[..., dict]  # raises ToolError; returns what json.dumps takes
+    source: str = ""  # where it comes from, in words; "" for this app's and a visitor's own
 
     @property
     def schema(self) -> dict:

@@ -1,0 +1,278 @@
+"""The blind battle's handlers, with a fake engine: who meets, what is hidden, what is stored, one vote per battle."""
+
+import re
+import sqlite3
+
+import gradio as gr
+import pytest
+
+from playground.core.battles import prompt_sets
+from playground.errors import PlaygroundError
+from playground.ui import lanes
+from playground.ui.arena import battle, session
+from playground.ui.arena.battle import BUILT_IN, OWN, SHARED, Duel
+from tests.ui.conftest import make_services
+
+MODEL = "smollm2-135m-instruct"
+EVIL = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
+
+
+@pytest.fixture(autouse=True)
+def _a_piece_per_tick(monkeypatch, services):
+    monkeypatch.setattr(battle.time, "sleep", lambda seconds: services.engine.step())
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory):
+    with gr.Blocks():
+        return battle.build(make_services(tmp_path_factory.mktemp("battle")))
+
+
+def ask(services, view, duel, *texts, source=OWN, category="any", prompt="Name a fruit."):
+    """All updates of one battle, the later ones over the earlier ones."""
+    for text in texts:
+        services.engine.enqueue(*text)
+    shown = {}
+    for update in battle.ask(services, view, duel, source, category, prompt):
+        shown |= update
+    return shown
+
+
+def said(chat):
+    return [message["content"] for message in chat]
+
+
+def test_two_hidden_lanes_answer_and_the_vote_shows_their_names(services, view):
+    services.votes.open_session("Monday")
+    duel = Duel()
+    shown = ask(services, view, duel, ["ap", "ple"], ["pear"], category="writing")
+    assert [said(shown[chat]) for chat in view.chats] == [["Name a fruit.", "apple"], ["Name a fruit.", "pear"]]
+    assert all(shown[button]["interactive"] for button in (*view.buttons, view.skip))
+    assert not any("SmolLM2" in str(value) for value in shown.values())
+    assert all("tokens" not in shown[line] for line in view.lines)
+    assert services.votes.rows() == []
+    shown = battle.vote(services, view, "right", duel)
+    (row,) = services.votes.rows()
+    assert (row["winner"], row["kind"], row["session"], row["category"]) == ("right", "blind", "Monday", "writing")
+    left, right = (lane.label for lane in duel.sides)
+    assert (row["left"], row["right"]) == (left, right)
+    assert f"Left was <b>{left}</b>" in shown[view.reveal]
+    assert f"Right was <b>{right}</b>" in shown[view.reveal]
+    assert not any(shown[button]["interactive"] for button in (*view.buttons, view.skip))
+    assert 'data-votes="1"' in shown[view.line]
+
+
+def test_a_double_click_is_one_vote(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["a"], ["b"])
+    battle.vote(services, view, "left", duel)
+    again = battle.vote(services, view, "right", duel)
+    assert list(again) == [view.reveal]
+    assert [row["winner"] for row in services.votes.rows()] == ["left"]
+
+
+def test_a_skipped_battle_shows_the_names_and_takes_no_vote(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["a"], ["b"])
+    ticket = duel.tickets[0]
+    shown = battle.skip(services, view, duel)
+    assert "You skipped this one" in shown[view.reveal]
+    battle.vote(services, view, "left", duel)
+    assert services.votes.rows() == []
+    with pytest.raises(PlaygroundError, match="have been shown"):
+        services.votes.vote(ticket, "left")
+
+
+def test_a_battle_that_was_revealed_elsewhere_is_closed_with_the_reason(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["a"], ["b"])
+    services.votes.reveal(duel.tickets[0])
+    shown = battle.vote(services, view, "left", duel)
+    assert "names of this battle have been shown" in shown[view.reveal]
+    assert shown[view.ask]["visible"] is True
+
+
+def test_a_vote_that_the_database_could_not_take_can_be_given_again(services, view):
+    services.votes.wait = 0.1
+    duel = Duel()
+    ask(services, view, duel, ["a"], ["b"])
+    other = sqlite3.connect(services.votes.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(PlaygroundError, match="database is locked"):
+        battle.vote(services, view, "left", duel)
+    other.execute("ROLLBACK")
+    battle.vote(services, view, "left", duel)
+    assert [row["winner"] for row in services.votes.rows()] == ["left"]
+
+
+def test_there_is_nothing_to_vote_on_before_a_battle(services, view):
+    with pytest.raises(PlaygroundError, match="start a battle first"):
+        battle.vote(services, view, "left", Duel())
+
+
+def test_a_reply_that_gives_a_name_away_is_flagged_and_stored(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["I am SmolLM2 <b>"], ["pear"])
+    shown = battle.vote(services, view, "left", duel)
+    assert "(it gave away: smollm2)" in shown[view.reveal]
+    (row,) = services.votes.export()
+    assert (row["left_leaks"], row["right_leaks"]) == (["smollm2"], [])
+    assert services.votes.rows()[0]["leaked"] == 1
+
+
+def test_what_a_model_or_visitor_writes_is_never_obeyed(services, view):
+    duel = Duel()
+    shown = ask(services, view, duel, [EVIL], ["fine"], prompt=EVIL)
+    assert all("<img" not in text for chat in view.chats for text in said(shown[chat]))
+    services.engine.enqueue(error=EVIL)
+    shown = ask(services, view, Duel(), ["x"])
+    assert "<img" not in shown[view.reveal]
+
+
+def test_a_lane_that_fails_ends_the_battle_without_a_vote(services, view):
+    duel = Duel()
+    services.engine.enqueue("fine")
+    services.engine.enqueue(error="adapter is gone")
+    shown = ask(services, view, duel)
+    assert "no vote on this battle: adapter is gone" in shown[view.reveal]
+    assert shown[view.ask]["visible"] is True
+    assert (duel.tickets, services.votes.battles()) == ([], [])
+
+
+def test_stop_keeps_what_was_written_and_the_vote(services, view):
+    duel = Duel()
+    for text in (["a", "b", "c"], ["x", "y", "z"]):
+        services.engine.enqueue(*text)
+    rounds = battle.ask(services, view, duel, OWN, "any", "Hi")
+    next(rounds)
+    battle.stop(duel)
+    shown = {}
+    for update in rounds:
+        shown |= update
+    assert "stopped" in shown[view.lines[0]]
+    battle.vote(services, view, "tie", duel)
+    assert services.votes.export()[0]["left_reply"] == "a"
+
+
+def test_a_browser_that_leaves_stops_both_lanes(services, view):
+    for text in (["a", "b"], ["x", "y"]):
+        services.engine.enqueue(*text)
+    rounds = battle.ask(services, view, Duel(), OWN, "any", "Hi")
+    next(rounds)
+    rounds.close()
+    assert [reply.finish_reason for reply in services.engine.asked] == ["cancelled", "cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"prompt": " "}, "write a question first"),
+        ({"prompt": "x" * 20_001}, "at most 20,000 characters, this one has 20,001"),
+        ({"source": SHARED}, "no shared list yet"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(services, view, given, sentence):
+    duel = Duel()
+    with pytest.raises(PlaygroundError, match=sentence):
+        ask(services, view, duel, **given)
+    assert (duel, services.engine.asked) == (Duel(), [])
+
+
+def test_the_next_battle_waits_for_the_vote(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["a"], ["b"])
+    with pytest.raises(PlaygroundError, match="waits for your vote"):
+        ask(services, view, duel)
+
+
+def test_questions_come_from_the_category_or_the_class_without_repeats(services, view):
+    services.votes.set_prompts(["one", "two"])
+    duel = Duel()
+    for _ in range(2):
+        ask(services, view, duel, ["a"], ["b"], source=SHARED)
+        battle.skip(services, view, duel)
+    assert sorted(duel.asked) == ["one", "two"]
+    ask(services, view, duel, ["a"], ["b"], source=BUILT_IN, category="maths")
+    assert duel.prompt in prompt_sets()["maths"]
+    battle.vote(services, view, "tie", duel)
+    assert services.votes.rows()[0]["category"] == "maths"
+    ask(services, view, duel, ["a"], ["b"], source=BUILT_IN)
+    battle.vote(services, view, "tie", duel)
+    assert duel.prompt in prompt_sets()[services.votes.rows()[1]["category"]]
+
+
+def test_the_keys_1_to_4_press_the_buttons_in_their_order(view):
+    pressed = re.findall(r'(\d): "(battle-\w+)"', battle.KEYS)
+    assert pressed == [(str(number), button.elem_id) for number, button in enumerate(view.buttons, 1)]
+
+
+# --- the pool ---
+
+
+def test_the_pool_begins_with_base_instruct_and_tuned(services, adapter):
+    services.engine.infos = [adapter("tool-calling")]
+    services.sources.here.add("smollm2-135m")
+    titles = [lanes.read_lane(services, key).label for key in session.pool_keys(services)]
+    assert titles == ["SmolLM2 135M", "SmolLM2 135M Instruct", "SmolLM2 135M Instruct · adapter tool-calling"]
+
+
+def test_the_teacher_chooses_who_may_meet_and_pairs_stay_balanced(services, view):
+    choices = dict(lanes.lane_choices(services))
+    assert len(choices.values()) == len(set(choices.values())) > 5
+    keys = [choices[f"SmolLM2 135M Instruct{more}"] for more in ("", " · template alpaca", " · template zephyr")]
+    *_, told = session.set_pool(services, keys)
+    assert "3 lanes may meet" in told
+    duel = Duel()
+    for _ in range(6):
+        ask(services, view, duel, ["a"], ["b"])
+        battle.vote(services, view, "tie", duel)
+    assert sorted(services.votes.met("").values()) == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ([], "choose 2 to 12 lanes that may meet, got 0"),
+        (["nonsense", "x"], "'nonsense' is no lane"),
+        ([lanes.lane_key(MODEL, "", "alpaca"), lanes.lane_key(MODEL)], "alpaca cannot take part: no system prompt"),
+    ],
+)
+def test_a_pool_that_cannot_work_is_refused(services, keys, sentence):
+    services.engine.refusals["alpaca"] = "no system prompt"
+    with pytest.raises(PlaygroundError, match=sentence):
+        session.set_pool(services, keys)
+    assert services.votes.session().pool == ()
+
+
+def test_one_model_without_another_lane_says_what_to_do(services, view):
+    services.votes.set_pool([lanes.lane_key(MODEL)])
+    with pytest.raises(PlaygroundError, match="two lanes or more in the pool, there is 1; choose them"):
+        ask(services, view, Duel())
+
+
+def test_a_session_is_named_shared_and_shown_escaped(services):
+    name, _, _, line, told = session.set_name(services, "<b>Monday</b>")
+    assert name == "<b>Monday</b>"
+    assert "<b>Monday" not in told
+    assert "&lt;b&gt;Monday" in line
+    _, _, prompts, _, told = session.set_prompts(services, "one\n\n two \n")
+    assert (prompts, told) == ("one\ntwo", "2 prompts shared with the class.")
+    with pytest.raises(PlaygroundError, match="give the session a name"):
+        session.set_name(services, "  ")
+
+
+def test_unusable_votes_are_said_on_the_page(services):
+    services.votes.path.write_text("no database " * 100)
+    assert "not a database" in session.where(services)
+    assert "not a database" in session.opened(services)[3]
+
+
+def test_a_lane_that_is_gone_is_no_longer_drawn(services, view, adapter):
+    services.engine.infos = [adapter("tuned")]
+    session.set_pool(
+        services, [lanes.lane_key(MODEL), lanes.lane_key(MODEL, "tuned"), lanes.lane_key(MODEL, "", "alpaca")]
+    )
+    services.engine.infos = []
+    assert session.pool_keys(services) == [lanes.lane_key(MODEL), lanes.lane_key(MODEL, "", "alpaca")]
+    assert "2 lanes in the pool" in session.where(services)
+    ask(services, view, Duel(), ["a"], ["b"])

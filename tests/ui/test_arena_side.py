@@ -1,0 +1,139 @@
+"""Side by side, what came later: edit and resend, per-lane system prompts, snapshot, difference, presets."""
+
+from pathlib import Path
+
+import pytest
+
+from playground.errors import PlaygroundError
+from playground.ui import lanes
+from playground.ui.arena import chat as chat_view
+from playground.ui.arena import compare, side_by_side, snapshot
+from playground.ui.arena.chat import EDIT, KEEP, Chat
+from tests.ui.test_arena import EVIL, LANES, MODEL, send
+
+SYSTEM = "Answer in one word."
+
+
+@pytest.fixture(autouse=True)
+def _a_piece_per_tick(monkeypatch, services):
+    monkeypatch.setattr(chat_view.time, "sleep", lambda seconds: services.engine.step())
+
+
+def contents(messages):
+    return [message["content"] for message in messages]
+
+
+def test_an_edited_question_takes_the_place_of_the_last_one(services, view):
+    chat = Chat()
+    for text in ("one", "uno", "two", "due", "three", "tre"):
+        services.engine.enqueue(text)
+    send(services, view, chat, "first", count=2)
+    send(services, view, chat, "secnod", count=2)
+    shown = side_by_side.edit(view, chat)
+    assert shown == {view.prompt: "secnod", view.edit: KEEP}
+    shown = send(services, view, chat, "second", count=2)
+    assert contents(chat.histories[0]) == ["first", "one", "second", "three"]
+    assert contents(services.engine.asked[-1].conversation.messages) == ["first", "uno", "second"]
+    assert (shown[view.edit], chat.editing) == (EDIT, False)
+
+
+def test_editing_can_be_given_up_and_needs_a_question(services, view):
+    chat = Chat()
+    with pytest.raises(PlaygroundError, match="nothing has been asked yet"):
+        side_by_side.edit(view, chat)
+    services.engine.enqueue("one")
+    send(services, view, chat, "first", count=1)
+    side_by_side.edit(view, chat)
+    assert side_by_side.edit(view, chat) == {view.prompt: "", view.edit: EDIT}
+    services.engine.enqueue("two")
+    send(services, view, chat, "next", count=1)
+    assert contents(chat.histories[0]) == ["first", "one", "next", "two"]
+
+
+def test_a_refused_edit_can_be_sent_again(services, view):
+    chat = Chat()
+    services.engine.enqueue("one")
+    send(services, view, chat, "first", count=1)
+    side_by_side.edit(view, chat)
+    with pytest.raises(PlaygroundError, match="write a prompt first"):
+        send(services, view, chat, " ", count=1)
+    assert chat.editing
+    assert contents(chat.histories[0]) == ["first", "one"]
+
+
+def test_a_lane_may_have_a_system_prompt_of_its_own(services, view):
+    for text in ("a", "b"):
+        services.engine.enqueue(text)
+    own = [LANES[0], (*LANES[1][:4], SYSTEM)]
+    send(services, view, Chat(), lanes=own, count=2, system="Be kind.")
+    asked = [reply.conversation.messages[0]["content"] for reply in services.engine.asked]
+    assert asked == ["Be kind.", SYSTEM]
+    assert services.engine.asked[1].lane.label == f"SmolLM2 135M Instruct · system prompt “{SYSTEM}”"
+
+
+def test_a_long_system_prompt_is_cut_in_the_title(services):
+    title = lanes.lane_title(services, MODEL, "", "model", None, "x " * 100)
+    assert len(title) < 90
+    assert title.endswith("…”")
+
+
+def test_chain_of_thought_differs_in_the_system_prompt_alone(services):
+    plain, thinking = lanes.preset_lanes(services, lanes.COT)
+    assert plain[:4] == thinking[:4]
+    assert (plain[4], "step by step" in thinking[4]) == ("", True)
+
+
+def test_react_is_put_before_base_and_instruct(services):
+    services.sources.here.add("smollm2-135m")
+    assert [lane[:3] for lane in lanes.preset_lanes(services, lanes.REACT)] == [
+        ("smollm2-135m", "", "react"),
+        (MODEL, "", "react"),
+    ]
+    services.sources.here.discard("smollm2-135m")
+    assert [lane[2] for lane in lanes.preset_lanes(services, lanes.REACT)] == ["plain", "react"]
+
+
+# --- snapshot ---
+
+
+def test_a_snapshot_holds_the_round_and_obeys_nothing(services, view):
+    chat = Chat()
+    services.engine.enqueue(EVIL)
+    services.engine.enqueue(error=f"failed: {EVIL}")
+    send(services, view, chat, prompt=EVIL, count=2, system=EVIL, lanes=[(EVIL, "", "", None, ""), LANES[1]])
+    made = snapshot.snapshot(chat)
+    update = next(made)
+    text = Path(update["value"]).read_text(encoding="utf-8")
+    made.close()
+    assert update["visible"] is True
+    assert text.count("&lt;img src=x") >= 6  # twice as system prompt, twice as prompt, reply, error, lane
+    assert "<img" not in text
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+    assert "temperature 0.7" in text
+    assert text.count("<section>") == 2
+
+
+def test_there_is_no_snapshot_of_nothing(services, view):
+    with pytest.raises(PlaygroundError, match="nothing to keep yet"):
+        snapshot.page(Chat())
+
+
+# --- difference ---
+
+
+def test_the_difference_of_two_replies_is_marked_and_escaped(services, view):
+    chat = Chat()
+    services.engine.enqueue("I like <b>red</b> apples")
+    services.engine.enqueue("I like green apples")
+    send(services, view, chat, count=2)
+    shown = compare.compare(chat, 0, 1)
+    assert "<ins>green</ins>" in shown
+    assert "<b>" not in shown
+    assert "red" in shown.split("<del>")[1].split("</del>")[0]
+    assert "Struck out: only lane 1" in shown
+
+
+@pytest.mark.parametrize(("left", "right", "sentence"), [(0, 0, "two different lanes"), (0, 1, "Ask the lanes")])
+def test_nothing_to_compare_says_what_to_do(left, right, sentence):
+    assert sentence in compare.compare(Chat(), left, right)
