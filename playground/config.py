@@ -39,9 +39,25 @@ class SamplingConfig:
     seed: int = setting(0, "same seed, same prompt, same reply", min=0, max=2**31 - 1)
 
 
+# method → what it is, in a few words; the first is the default.
+METHODS = {
+    "lora": "LoRA: two thin matrices beside each chosen layer",
+    "rslora": "rank-stabilised LoRA: the update is scaled by alpha / sqrt(rank), for high ranks",
+    "dora": "DoRA: LoRA that learns direction and size of each weight apart; slower",
+    "pissa": "PiSSA: LoRA that starts from the weights' largest singular values",
+    "eva": "EVA: LoRA that starts from what the layers see of the training rows",
+    "qlora": "LoRA on a base held in 4 bits (NF4, double quantisation)",
+    "prompt": "prompt tuning: only a few virtual tokens before the prompt are trained",
+    "full": "every weight of the model; for tiny models",
+}
+LORA_METHODS = ("lora", "rslora", "dora", "pissa", "eva", "qlora")
+EVERY_LINEAR, ATTENTION = "all-linear", "attention"
+FULL_LIMIT = 400_000_000  # parameters; AdamW needs about 16 bytes for each
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """A LoRA fine-tune, complete: the same object on the form, on the command line and in the run's folder."""
+    """A fine-tune, complete: the same object on the form, on the command line and in the run's folder."""
 
     model: str = setting("smollm2-135m-instruct", "base model: a catalog name, a Hub id or a folder")
     data: str = setting("tool-calls", "a built-in data set or a JSON, JSONL or CSV file")
@@ -49,28 +65,82 @@ class TrainConfig:
     name: str = setting("", "name of the run and its adapter (empty: made from the recipe and the time)")
     recipe: str = setting("", "recipe the run was started from")
     rows: int = setting(0, "use at most this many rows (0: all)", min=0, max=10_000_000)
+    method: str = setting("lora", "what is trained", choices=tuple(METHODS))
     rank: int = setting(8, "LoRA rank", min=1, max=256)
     alpha: float = setting(16.0, "LoRA alpha; the update is scaled by alpha / rank", above=0.0, max=1024.0)
     dropout: float = setting(0.0, "dropout on the adapter's input", min=0.0, max=0.9)
-    targets: str = setting("all-linear", "which layers get an adapter", choices=("all-linear", "attention"))
+    targets: str = setting(
+        EVERY_LINEAR, "layers that get an adapter: all-linear, attention, or names with commas (q_proj,v_proj)"
+    )
+    prompt_tokens: int = setting(16, "virtual tokens of method prompt", min=1, max=1024)
+    continue_from: str = setting("", "go on from this LoRA adapter: a name or a folder (empty: start afresh)")
+    new_tokens: str = setting("", "special tokens to add and train, with commas: <|thinking|>,<|/thinking|>")
     learning_rate: float = setting(2e-3, "peak learning rate", above=0.0, max=1.0)
     warmup_steps: int = setting(5, "steps of linear warm-up", min=0, max=100_000)
     final_lr_share: float = setting(0.05, "share of the peak rate left at the last step", min=0.0, max=1.0)
     weight_decay: float = setting(0.0, "AdamW weight decay", min=0.0, max=1.0)
     clip: float = setting(1.0, "gradient norm is clipped to this", above=0.0, max=1000.0)
     batch_size: int = setting(8, "rows per step", min=1, max=1024)
+    piece_tokens: int = setting(
+        0, "most padded tokens in one pass; a step of more is done in pieces (0: by device)", min=0, max=1_000_000
+    )
     epochs: float = setting(1.0, "passes over the rows (ignored when steps is set)", above=0.0, max=1000.0)
     steps: int = setting(0, "optimizer steps (0: from epochs)", min=0, max=10_000_000)
     max_length: int = setting(1024, "longest row in tokens; longer rows are cut, and counted", min=8, max=131_072)
     eval_share: float = setting(0.05, "share of rows held out for the eval loss", min=0.0, max=0.5)
     eval_every: int = setting(10, "steps between two evaluations", min=1, max=100_000)
     eval_rows: int = setting(32, "at most this many rows for the eval loss", min=1, max=10_000)
-    probe: str = setting("What is 23 * 47?", "a prompt the model in training answers at each evaluation")
+    patience: int = setting(
+        3, "stop after this many evaluations without a better held-out loss (0: never)", min=0, max=1000
+    )
+    restore_best: bool = setting(True, "at the end, go back to the weights with the best held-out loss")
+    probe: str = setting(
+        "What is 23 * 47?", "asked of the model in training at each evaluation; up to 3 prompts, one a line"
+    )
     probe_tokens: int = setting(48, "longest probe answer, in tokens", min=1, max=1024)
     dtype: str = setting("auto", "weights and adapter", choices=("auto", "bfloat16", "float32"))
-    load_in_4bit: bool = setting(False, "load the base in NF4 (bitsandbytes, CUDA)")
+    load_in_4bit: bool = setting(False, "hold the base in NF4 (bitsandbytes); slow on a CPU")
     threads: int = setting(0, "CPU threads (0: all)", min=0, max=1024)
     seed: int = setting(0, "order of the rows and the adapter's start", min=0, max=2**31 - 1)
+
+    @property
+    def quantised(self) -> bool:
+        return self.load_in_4bit or self.method == "qlora"
+
+    @property
+    def is_lora(self) -> bool:
+        return self.method in LORA_METHODS
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(filter(None, map(str.strip, self.new_tokens.split(",")))))
+
+    @property
+    def contradiction(self) -> str | None:
+        """Two settings that exclude each other, in a sentence that names both."""
+        method, beside = self.method, "a LoRA method (" + ", ".join(LORA_METHODS) + ")"
+        if self.quantised and method in ("full", "pissa"):
+            why = "trains every weight" if method == "full" else "starts from the base's own weights"
+            return (
+                f"method {method} {why}, and load_in_4bit holds them in 4 bits, where they cannot be changed; "
+                "switch load_in_4bit off or choose method qlora"
+            )
+        if not self.is_lora and self.targets != EVERY_LINEAR:
+            trains = f"{self.prompt_tokens} virtual tokens and no layer" if method == "prompt" else "every layer"
+            return f"method {method} trains {trains}, so targets {self.targets!r} means nothing; choose {beside}"
+        if not self.is_lora and self.added_tokens:
+            return f"new_tokens {self.new_tokens!r} are trained beside LoRA, not with method {method}; choose {beside}"
+        if self.continue_from and (not self.is_lora or method in ("pissa", "eva")):
+            why = "has a start of its own" if self.is_lora else "makes no LoRA adapter"
+            return (
+                f"method {method} {why}, so it cannot go on from the adapter {self.continue_from!r}; "
+                "choose the method that the adapter was trained with"
+            )
+        if self.method == "prompt" and self.prompt_tokens >= self.max_length:
+            return f"{self.prompt_tokens:,} prompt_tokens leave no room in a max_length of {self.max_length:,}"
+        if self.piece_tokens and self.piece_tokens < 8:
+            return f"piece_tokens must be 0 or at least 8, got {self.piece_tokens}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -81,6 +151,12 @@ class ServeConfig:
     port: int = setting(0, "port (0: GRADIO_SERVER_PORT, else the first free one from 7860)", min=0, max=65535)
     model: str = setting("smollm2-135m-instruct", "model to load at start")
     open_browser: bool = setting(False, "open a browser window")
+    fast_cpu: bool = setting(False, "decode with 8-bit weights on a CPU: faster, and now and then another word")
+    memory_gb: float = setting(0.0, "models may take this many GB of memory (0: most of it)", min=0.0, max=100_000.0)
+    endpoints: str = setting("", "lanes elsewhere, as NAME=URL#MODEL, several apart by commas; keys from NAME_API_KEY")
+    openai: bool = setting(
+        False, "answer OpenAI clients at /v1 too; PLAYGROUND_API_KEY is then the key they must bring"
+    )
 
 
 @dataclass(frozen=True)
@@ -156,6 +232,8 @@ def check(config):
         if too_low or value > high:
             between = f"above {low:,} and at most {high:,}" if "above" in bounds else f"between {low:,} and {high:,}"
             raise PlaygroundError(f"{f.name} must be {between}, got {value:,}")
+    if contradiction := getattr(config, "contradiction", None):
+        raise PlaygroundError(contradiction)
     return config
 
 

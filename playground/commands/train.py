@@ -1,4 +1,4 @@
-"""`playground train`: a short LoRA fine-tune in the terminal, with the same settings as the form.
+"""`playground train`: a short fine-tune in the terminal, with the same settings as the form.
 
 The same command is the trainer process that the app starts: `playground train --run-folder FOLDER`.
 """
@@ -15,21 +15,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "example: playground train --recipe tool-calling. Ctrl-C stops after the step and keeps the adapter."
     )
     parser.add_argument("--run-folder", type=Path, help="do the run that this folder describes (or go on with it)")
+    parser.add_argument(
+        "--estimate", action="store_true", help="say what memory and time it takes, and do nothing else"
+    )
+    parser.add_argument(
+        "--device-memory", type=float, metavar="GIB", help="with --estimate: for a GPU with this much free memory"
+    )
     add_settings(parser, TrainConfig)
+    for field in fields(TrainConfig):
+        if field.default is True:
+            flag = "--no-" + field.name.replace("_", "-")
+            parser.add_argument(flag, dest=field.name, action="store_const", const=False, default=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> dict:
+    from playground.core.training.recipes import command_line
     from playground.errors import PlaygroundError
     from playground.services import runs
     from playground.services.sources import Sources
 
     paths = Paths()
+    if args.estimate:
+        return estimate_only(config_of(args), args.device_memory, paths)
     if args.run_folder:
         run = runs.Run(args.run_folder.expanduser().resolve())
         check(run.config)
     else:
         run = runs.create(config_of(args), paths)
-    print(f"run {run.name} in {run.folder}", flush=True)
+    print(f"run {run.name} in {run.folder}\n{command_line(run.config)}", flush=True)
     from playground.services.trainer import train
 
     result = train(run, paths, Sources(paths), tell=print_event)
@@ -50,6 +63,64 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
     return settings(args, TrainConfig)
 
 
+def estimate_only(config: TrainConfig, gib: float | None, paths: Paths) -> dict:
+    """Print memory, time and what would make it fit. `model` may be a folder, a model by name, or a known shape."""
+    from playground.core import estimate
+
+    device = estimate.gpu("", int(gib * estimate.GIB)) if gib else _here()
+    shape = _shape(config, paths)
+    work = None if gib else _work(config, device, paths)
+    found = estimate.estimate(shape, config, device, work)
+    print(f"{config.model}, method {config.method}: {found.sentence()}")
+    for name, number in found.parts.items():
+        print(f"  {name:<12}{estimate.size(number):>10}")
+    print(f"{found.trainable:,} of {shape.numbers:,} numbers are trained")
+    if work is None:
+        print(f"every row counted as {config.max_length:,} tokens, the longest that max_length allows")
+    elif found.seconds is not None:
+        print(f"about {duration(found.seconds)} for {work.steps:,} steps, without evaluations")
+    for change in found.changes:
+        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in change.settings.items())
+        print(f"{flags}: {change.words} ({change.estimate.verdict}, {estimate.size(change.estimate.total)})")
+    return found.as_dict()
+
+
+def _here():
+    import torch
+
+    from playground.core.training import methods
+
+    mps = "mps" if torch.backends.mps.is_available() else "cpu"
+    return methods.device("cuda" if torch.cuda.is_available() else mps)
+
+
+def _shape(config: TrainConfig, paths: Paths):
+    from playground.core import estimate
+    from playground.services.sources import Sources
+
+    if config.model in estimate.KNOWN:
+        return estimate.shape_of(estimate.KNOWN[config.model])
+    folder = Path(config.model).expanduser()
+    return estimate.read_shape(folder if (folder / "config.json").exists() else Sources(paths).get(config.model))
+
+
+def _work(config: TrainConfig, device, paths: Paths):
+    """The rows counted, where the model's tokenizer is here; None for a known shape without files."""
+    from playground.core import datasets, estimate
+    from playground.core.tokenizer import Tokenizer
+    from playground.core.training.collate import prepare
+    from playground.services.sources import Sources
+    from playground.services.templates import Templates
+
+    if config.model in estimate.KNOWN:
+        return None
+    folder = Path(config.model).expanduser()
+    tokenizer = Tokenizer.load(folder if folder.is_dir() else Sources(paths).get(config.model))
+    data = datasets.load(config.data, paths)
+    template = Templates(paths).load(config.template, tokenizer)
+    return estimate.work_of(prepare(config, data.conversations, template, tokenizer), config, device)
+
+
 def print_event(event: dict) -> None:
     if line := event_line(event):
         print(line, flush=True)
@@ -66,7 +137,7 @@ def event_line(event: dict) -> str | None:
             return (
                 f"{event['sentence']}\n{event['train_rows']:,} rows to train on, {event['held_out_rows']:,} held out, "
                 f"{event['steps']:,} steps, {event['trainable']:,} trained parameters, "
-                f"{event['dtype']} on {event['device']}"
+                f"{event['dtype']} on {event['device']}" + _memory(event.get("estimate"))
             )
         case "fetch":
             return event["text"]
@@ -83,13 +154,23 @@ def event_line(event: dict) -> str | None:
         case "truth":
             return f"truth check {'passed' if event['passed'] else 'FAILED'}: {event['sentence']}"
         case "scores":
-            return f"exact calls on held-out questions: {event['summary']} ({event['seconds']:.0f} s)"
+            return f"{event['what']} on held-out questions: {event['summary']} ({event['seconds']:.0f} s)"
+        case "early_stop":
+            return (
+                f"no better held-out loss in {event['waited']} evaluations: "
+                f"the best was {event['best_loss']:.4f} at step {event['best_step']}"
+            )
     return None
 
 
+def _memory(estimate: dict | None) -> str:
+    return f"\nmemory: {estimate['sentence']}" if estimate else ""
+
+
 def closing_lines(result: dict) -> list[str]:
-    lines = [f"adapter: {result['adapter']}"] if result["adapter"] else []
-    return [*lines, f"{result['steps']:,} steps in {result['seconds']:.0f} s of training"]
+    lines = [f"{kind}: {result[kind]}" for kind in ("adapter", "model") if result.get(kind)]
+    peak = f", {result['peak_memory'] / 2**30:.2f} GiB at the most" if result.get("peak_memory") else ""
+    return [*lines, f"{result['steps']:,} steps in {result['seconds']:.0f} s of training{peak}"]
 
 
 def duration(seconds: float) -> str:

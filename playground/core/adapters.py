@@ -207,8 +207,14 @@ def read_factors(model: torch.nn.Module, folder: Path) -> dict[str, Factors]:
     except Exception as error:
         raise PlaygroundError(f"adapter {folder.name} cannot be read: {error}") from error
     kind = config.get("peft_type")
-    if kind != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-        what = "DoRA" if config.get("use_dora") else "one with whole modules" if config.get("modules_to_save") else kind
+    other = {
+        "use_dora": "DoRA",
+        "modules_to_save": "one with whole modules",
+        "trainable_token_indices": "one with new tokens",
+    }
+    own = next((words for key, words in other.items() if config.get(key)), None)
+    if kind != "LORA" or own:
+        what = own or kind
         raise PlaygroundError(f"adapter {folder.name} is {what}; lanes take plain LoRA adapters")
     modules = dict(model.named_modules())
     factors = {}

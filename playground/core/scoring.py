@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from playground.core import tools
-from playground.core.tools import calculator
 from playground.core.tool_formats.values import Call, Fault
+from playground.core.tools import calculator
 
 # Outcome → what it means. The words are those of the Berkeley Function Calling Leaderboard's error types.
 OUTCOMES = {

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 MAX_ROWS = 16  # rows decoded together; more wait
 MAX_WAITING = 64  # requests that may wait for a place on one model
 MAX_WAITING_EACH = 16  # of one visitor
+STEP_COST = 8  # a step takes as long as so many rows, whatever their number: the weights are read once
 BUDGET_SHARE = 0.6  # of the memory, for weights
 MAX_PROMPT_CHARACTERS = 50_000
 
@@ -84,6 +85,8 @@ class Engine:
 
     def state(self, model: str) -> str:
         """ "cold", "loading", "ready" or "failed: …"."""
+        if self.remotes.find(model) is not None:
+            return "ready"
         decoder = self._decoders.get(self.sources.entry(model).name)
         return decoder.state if decoder else "cold"
 
@@ -343,7 +346,7 @@ class Decoder(threading.Thread):
             self._fail(f"{self.model_name} could not be loaded: {error}")
             return
         self.state = "ready"
-        adapt = self._cores().adapt
+        unit = self._cores().unit
         while True:
             with self.wake:
                 self.wake.wait_for(lambda: self.closing or len(self.waiting) or self.batch.rows)
@@ -353,11 +356,13 @@ class Decoder(threading.Thread):
                 self._drop_cancelled()
                 joining = [self.waiting.pop() for _ in range(min(len(self.waiting), MAX_ROWS - len(self.batch.rows)))]
             try:
-                adapt()
                 if joining:
                     self._admit(joining)
                 elif self.batch.rows:
-                    self._deliver([row.tag for row in self.batch.rows], self.batch.step())
+                    streams = [row.tag for row in self.batch.rows]
+                    with unit(STEP_COST + len(streams)):
+                        tokens = self.batch.step()
+                    self._deliver(streams, tokens)
             except Exception as error:
                 # one fault (out of memory, a device error) must not end the thread, nor leave anyone waiting
                 log.exception("decoding on %s failed", self.model_name)

@@ -3,10 +3,14 @@
 config.json     everything needed to repeat the run
 events.jsonl    append-only, one JSON object a line: state, plan, step, eval, sample, checkpoint, truth, scores
 log.txt         what the trainer printed
+page.json       what visitors wrote: a note, and the names it had before it was renamed
+run-card.md     what was trained, how, how it went and how to repeat it
 process.json    pid and start time of the trainer
 stop            "keep" or "discard": the request to stop
 checkpoints/    adapter, optimizer, schedule, random state, step: what a resume continues from
 adapter/        plain PEFT, and playground.json with the template, the mask rule and where it comes from
+model/          instead of it after a full fine-tune: all weights, and playground.json
+exports/        what was made of it for use elsewhere
 """
 
 import contextlib
@@ -22,6 +26,7 @@ from pathlib import Path
 import psutil
 
 from playground.config import ASSETS, Paths, TrainConfig, fields, parse
+from playground.core import run_card
 from playground.errors import PlaygroundError
 
 LIVE = ("queued", "preparing", "running", "stopping")
@@ -30,6 +35,7 @@ ENDED = ("finished", "stopped", "failed", "killed")
 START_GRACE = 15.0
 # Freed when the disk is full, so that the run can still say so.
 RESERVE = 64 * 1024
+MAX_NOTE = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,40 @@ class Run:
     @property
     def config(self) -> TrainConfig:
         """The settings; those that this version does not know are left out, so that older folders open."""
+        known = {f.name for f in fields(TrainConfig)}
+        return parse(TrainConfig, {key: value for key, value in self.settings.items() if key in known})
+
+    @property
+    def settings(self) -> dict:
+        """config.json as it is written, whichever version wrote it."""
         try:
             values = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise PlaygroundError(f"{self.name} is no run: it has no config.json") from None
         except ValueError as error:
             raise PlaygroundError(f"the config.json of run {self.name} cannot be read: {error}") from None
-        known = {f.name for f in fields(TrainConfig)}
-        return parse(TrainConfig, {key: value for key, value in values.items() if key in known})
+        if not isinstance(values, dict):
+            raise PlaygroundError(f"the config.json of run {self.name} must hold an object")
+        return values
+
+    @property
+    def about(self) -> dict:
+        """playground.json of its adapter or model: template, mask rule, data, versions; {} where there is none."""
+        return _json(self._about_file)
+
+    @property
+    def _about_file(self) -> Path:
+        whole = self.folder / "model" / "playground.json"  # after a full fine-tune
+        return whole if whole.exists() else self.folder / "adapter" / "playground.json"
+
+    @property
+    def note(self) -> str:
+        return str(_json(self.folder / "page.json").get("note", ""))
+
+    @property
+    def former_names(self) -> list[str]:
+        names = _json(self.folder / "page.json").get("former_names", [])
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
     @property
     def status(self) -> Status:
@@ -284,6 +316,65 @@ def remove(run: Run) -> None:
     gone = run.folder.with_name(f".{run.name}.{time.time_ns()}.deleted")
     run.folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def write_note(run: Run, text: str) -> None:
+    """Keep a visitor's note in the folder; "" takes it away."""
+    if len(text) > MAX_NOTE:
+        raise PlaygroundError(f"a note may have {MAX_NOTE:,} characters, this one has {len(text):,}")
+    page = _json(run.folder / "page.json")
+    write_json(run.folder / "page.json", {**page, "note": text.strip()})
+    write_card(run)
+
+
+def rename(run: Run, name: str) -> Run:
+    """Give the run, and with it its adapter, another name. PlaygroundError while it is live or if the name is taken."""
+    name = check_name(name.strip())
+    if name == run.name:
+        return run
+    if run.status.live:
+        raise PlaygroundError(f"{run.name} is {run.state}; a run can be renamed when it has ended")
+    folder, settings, page = run.folder.with_name(name), run.settings, _json(run.folder / "page.json")
+    shipped = {file.parent.name for file in (ASSETS / "adapters").glob("*/adapter_config.json")}
+    if folder.exists() or name in shipped:
+        raise PlaygroundError(f"there is already a run or an adapter called {name}; choose another name")
+    former = [old for old in [*run.former_names, run.name] if old != name]
+    try:
+        run.folder.rename(folder)
+    except OSError as error:
+        raise PlaygroundError(f"{run.name} cannot be renamed: {error.strerror or error}") from None
+    renamed = Run(folder)
+    write_json(folder / "page.json", {**page, "former_names": former})
+    write_json(folder / "config.json", {**settings, "name": name})
+    if about := renamed.about:
+        about["config"] = {**about.get("config", {}), "name": name}
+        write_json(renamed._about_file, about)
+    write_card(renamed)
+    return renamed
+
+
+def card(run: Run) -> run_card.Card:
+    """The run's card as it stands. Raises PlaygroundError where its config.json cannot be read."""
+    return run_card.card(run.name, run.state, run.settings, run.about, run.events(), run.note)
+
+
+def write_card(run: Run) -> Path:
+    """Write run-card.md, unless it says the same already."""
+    path, text = run.folder / run_card.FILE, run_card.markdown(card(run))
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    return path
+
+
+def _json(path: Path) -> dict:
+    """A small JSON object; {} where there is none, or none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _event(line: bytes) -> dict | None:

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from playground.config import Paths, TrainConfig
-from playground.core.cores import Cores
+from playground.core.cores import Cores, fixed
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.jobs import wait_for_device
 from playground.services.runs import Events, Run
 
 SCORED_ROWS = 120
+INITIAL = "initial"  # in checkpoints/: PiSSA's start
 
 
 class Stop:
@@ -62,7 +63,8 @@ class StoppedEarly(Exception):
 def train(run: Run, paths: Paths, sources, tell: Callable[[dict], None] = lambda event: None) -> dict:
     """Do the run and leave its end in the folder; `tell` gets every event as it is written.
 
-    Returns {run, state, sentence, adapter, step, steps, seconds, loss, eval_loss, truth, scores}.
+    Returns {run, state, sentence, adapter (or model), steps, seconds, loss, eval_loss, best_step, peak_memory, truth,
+    scores}.
     Faults of ours are written as a failed state too, and raised.
     """
     runs.note_process(run.folder)
@@ -96,6 +98,7 @@ def train(run: Run, paths: Paths, sources, tell: Callable[[dict], None] = lambda
         runs.free_reserve(run.folder)
         if lock is not None:
             lock.release()
+    runs.write_card(run)
     status = run.status
     return {**result, "state": status.state, "sentence": status.sentence}
 
@@ -124,6 +127,7 @@ class _Prepared:
     conversations: list
     examples: object
     data_hash: str
+    tokens: list[int] = dataclasses.field(default_factory=list)
 
 
 def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, stop) -> dict:
@@ -136,13 +140,20 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    adapt = (lambda: None) if config.threads else Cores(torch.set_num_threads).adapt
+    unit = fixed if config.threads else Cores(torch.set_num_threads).unit
     ready = _prepare(run, config, paths, sources, emit, stop)
-    from playground.core.training import loop, truth
+    from playground.core.training import loop, methods, truth
+    from playground.core.training.probe import probe
     from playground.core.training.recipes import recipe
 
-    model = loop.add_adapter(ready.loaded.model, config)
-    _tell_plan(model, ready, config, emit)
+    row = min(ready.examples.held_out or ready.examples.train, key=lambda row: len(row.ids))
+    rated = recipe(config.recipe) if config.recipe else None
+    scored = rated is not None and bool(rated.score)
+    before = None
+    if scored and config.method in ("full", "pissa"):  # their base is not there any more afterwards
+        before = _score(ready.loaded.model, ready, rated, unit)
+    model, rounding = _learner(run, config, paths, ready, row)
+    plan = _tell_plan(model, ready, config, emit)
     state("running")
     outcome = loop.fit(
         model,
@@ -151,46 +162,85 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
         _pad(ready),
         emit,
         stop,
-        _probe(model, ready, config),
+        probe(model, ready.loaded.tokenizer, ready.template, ready.conversations, config),
         run.folder / "checkpoints",
-        adapt=adapt,
+        unit=unit,
     )
+    peak = loop.peak_memory(ready.loaded.device)
     result = {
         "steps": outcome.step,
         "loss": outcome.loss,
         "eval_loss": outcome.eval_loss,
+        "best_step": outcome.best_step,
         "seconds": round(outcome.seconds, 1),
+        "peak_memory": peak,
     }
     if outcome.step == 0:
         raise StoppedEarly
-    row = min(ready.examples.held_out or ready.examples.train, key=lambda row: len(row.ids))
     model.eval()
     trained = truth.log_probabilities(model, row)
     scores = None
-    if config.recipe and recipe(config.recipe).scored and not outcome.stopped:
-        scores = _score(model, ready, adapt)
+    if scored and not outcome.stopped:
+        scores = _scores(model, ready, rated, before, unit)
         emit("scores", **scores)
-    save(model, run.folder, config.model, _about(ready, config, outcome, scores))
+    about = _about(ready, config, outcome, scores) | {"peak_memory": peak, "estimate": plan.get("estimate")}
+    saved = save(model, run.folder, config, about, ready)
     # from here on it is about the file on the disk and a base that no training has touched
     del model
     ready.loaded = None
     gc.collect()
-    verdict = truth.check(_load(ready.folder, config).model, run.folder / "adapter", row, trained)
+    fresh = methods.load_base(ready.folder, config)
+    if config.added_tokens:
+        methods.add_tokens(fresh.model, fresh.tokenizer, config.added_tokens)
+    verdict = truth.check(fresh.model, saved, row, trained, *([rounding] if rounding else []))
     runs.write_json(run.folder / "truth.json", verdict.as_dict())
     emit("truth", **verdict.as_dict())
-    result |= {"adapter": str(run.folder / "adapter"), "truth": verdict.as_dict(), "scores": scores}
+    kind = "model" if config.method == "full" else "adapter"
+    result |= {kind: str(saved), "truth": verdict.as_dict(), "scores": scores}
     if not verdict.passed:
         state("failed", f"trained, but the truth check failed: {verdict.sentence}", "truth")
     elif outcome.stopped:
-        state("stopped", f"stopped at step {outcome.step:,} of {outcome.steps:,}; the adapter is kept")
+        state("stopped", f"stopped at step {outcome.step:,} of {outcome.steps:,}; the {kind} is kept")
     else:
-        state("finished", f"{outcome.steps:,} steps in {time.monotonic() - started:.0f} s")
+        state("finished", outcome.sentence(config.patience, time.monotonic() - started))
     return result
+
+
+def _learner(run: Run, config: TrainConfig, paths: Paths, ready: _Prepared, row) -> tuple[object, float]:
+    """The model with what is to be trained, and how far PiSSA's rounding has moved it from the base."""
+    from playground.core.training import methods, truth
+
+    model, tokens = ready.loaded.model, ready.tokens
+    if config.continue_from:
+        return methods.continued(model, config, _continued_folder(config, paths, ready.folder), tokens), 0.0
+    if config.method != "pissa":
+        return methods.add_adapter(model, config, tokens, rows=ready.examples.train), 0.0
+    plain = truth.log_probabilities(model, row)
+    model = methods.add_adapter(model, config, tokens, run.folder / "checkpoints" / INITIAL)
+    model.eval()
+    return model, truth.apart(plain, truth.log_probabilities(model, row))
+
+
+def _continued_folder(config: TrainConfig, paths: Paths, base: Path) -> Path:
+    """The adapter to go on from, checked against the base; `continue_from` is a folder or the name of an adapter."""
+    from playground.core.models import check_adapter, read_adapter
+
+    known = {(f.parent if f.name == "adapter" else f).name: f for f in runs.adapters(paths)}
+    folder = known.get(config.continue_from) or Path(config.continue_from).expanduser()
+    if not (folder / "adapter_config.json").exists():
+        raise PlaygroundError(
+            f"there is no adapter {config.continue_from!r} to continue from; the adapters are {', '.join(known)}"
+        )
+    # the kind is told apart later, in a sentence that names both sides; here it is about the base
+    info = read_adapter(folder)
+    check_adapter(info, config.model, base)
+    return folder
 
 
 def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop) -> _Prepared:
     from playground.core import datasets
-    from playground.core.training.collate import data_hash, prepare
+    from playground.core.training import methods
+    from playground.core.training.collate import check_batch, data_hash, prepare
     from playground.services.templates import Templates
 
     # the data is read first: it is quick, and most mistakes are there
@@ -203,13 +253,20 @@ def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop) -
         if stop():
             raise StoppedEarly from None
         raise
-    loaded = _load(folder, config)
+    methods.check_folder(folder, config)
+    loaded = methods.load_base(folder, config)
+    tokens = methods.add_tokens(loaded.model, loaded.tokenizer, config.added_tokens) if config.added_tokens else []
     template = Templates(paths).load(config.template, loaded.tokenizer)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    if context and config.max_length > context:
-        raise PlaygroundError(f"max_length {config.max_length:,} is past the model's context of {context:,} tokens")
+    soft = config.prompt_tokens if config.method == "prompt" else 0
+    if context and config.max_length + soft > context:
+        before = f" after {soft:,} prompt_tokens" if soft else ""
+        raise PlaygroundError(
+            f"max_length {config.max_length:,}{before} is past the model's context of {context:,} tokens"
+        )
     examples = prepare(config, data.conversations, template, loaded.tokenizer, data.problems)
-    return _Prepared(folder, loaded, template, data.conversations, examples, digest)
+    check_batch(config, len(examples.train))
+    return _Prepared(folder, loaded, template, data.conversations, examples, digest, tokens)
 
 
 def _fetching(emit) -> Callable:
@@ -225,86 +282,86 @@ def _fetching(emit) -> Callable:
     return report
 
 
-def _load(folder: Path, config: TrainConfig):
-    from playground.core import models
-
-    loaded = models.load(folder, dtype=config.dtype, load_in_4bit=config.load_in_4bit)
-    if loaded.device.type == "cpu":
-        # measured: a fifth faster than sdpa for short padded batches
-        loaded.model.set_attn_implementation("eager")
-    return loaded
-
-
 def _pad(ready: _Prepared) -> int:
     pad = ready.loaded.tokenizer.pad_id
     return 0 if pad is None else pad
 
 
-def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit) -> None:
+def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit) -> dict:
     from playground.core.training.collate import total_steps
 
     report = ready.examples.report
-    emit(
-        "plan",
+    plan = {
         **dataclasses.asdict(report),
-        sentence=report.sentence(),
-        train_rows=len(ready.examples.train),
-        held_out_rows=len(ready.examples.held_out),
-        steps=total_steps(config, len(ready.examples.train)),
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        data_hash=ready.data_hash,
-        device=str(ready.loaded.device),
-        dtype=str(ready.loaded.dtype).removeprefix("torch."),
-    )
-
-
-def _probe(model, ready: _Prepared, config: TrainConfig) -> Callable[[], dict] | None:
-    if not config.probe.strip():
-        return None
-    from playground.core.templates import render
-    from playground.core.training.answer import answer_batch, stops
-
-    tokenizer = ready.loaded.tokenizer
-    conversation = probe_conversation(config.probe, ready.conversations)
-    ids = render(ready.template, conversation, tokenizer, add_generation_prompt=True).ids
-    stop_ids, stop_strings = stops(ready.template, tokenizer)
-
-    def probe() -> dict:
-        texts = answer_batch(model, tokenizer, [ids], config.probe_tokens, stop_ids, stop_strings)
-        return {"prompt": config.probe, "text": texts[0]}
-
-    return probe
-
-
-def _score(model, ready: _Prepared, adapt: Callable) -> dict:
-    """Exact calls on held-out questions, with the adapter and without it."""
-    from playground.core import synthesis
-    from playground.core.training.scores import exact_calls
-
-    started, rows = time.monotonic(), synthesis.tool_calls(SCORED_ROWS, seed=0, split="test")
-    tokenizer, template = ready.loaded.tokenizer, ready.template
-    # eager attention is faster for a training step, and slower for many rows with a long cache
-    model.get_base_model().set_attn_implementation("sdpa")
-    tuned = exact_calls(model, tokenizer, template, rows, adapt=adapt)
-    with model.disable_adapter():
-        untuned = exact_calls(model, tokenizer, template, rows, adapt=adapt)
-    return {
-        "rows": tuned.total,
-        "untuned": untuned.rate,
-        "tuned": tuned.rate,
-        "interval": tuned.interval,
-        "outcomes": tuned.outcomes,
-        "kinds": tuned.kinds,
-        "summary": f"untuned {untuned.summary()}, tuned {tuned.summary()}",
-        "seconds": time.monotonic() - started,
+        "sentence": report.sentence(),
+        "train_rows": len(ready.examples.train),
+        "held_out_rows": len(ready.examples.held_out),
+        "steps": total_steps(config, len(ready.examples.train)),
+        "method": config.method,
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "data_hash": ready.data_hash,
+        "device": str(ready.loaded.device),
+        "dtype": str(ready.loaded.dtype).removeprefix("torch."),
+        "estimate": _estimate(ready, config),
     }
+    emit("plan", **plan)
+    return plan
+
+
+def _estimate(ready: _Prepared, config: TrainConfig) -> dict | None:
+    """Memory and time for these rows on this device; None for a model whose config does not say its shape."""
+    from playground.core import estimate
+    from playground.core.training import methods
+
+    try:
+        shape = estimate.read_shape(ready.folder)
+    except PlaygroundError:
+        return None
+    device = methods.device(ready.loaded.device.type)
+    work = estimate.work_of(ready.examples, config, device)
+    return estimate.estimate(shape, config, device, work).as_dict()
+
+
+def _score(model, ready: _Prepared, recipe, unit: Callable):
+    from playground.core.training import methods
+    from playground.core.training.scores import score
+
+    base, eager = methods.base_of(model), ready.loaded.device.type == "cpu"
+    # eager attention is faster for a training step, and slower for many rows with a long cache
+    base.set_attn_implementation("sdpa")
+    try:
+        return score(model, ready.loaded.tokenizer, ready.template, recipe, SCORED_ROWS, unit)
+    finally:
+        if eager:
+            base.set_attn_implementation("eager")
+
+
+def _scores(model, ready: _Prepared, recipe, before, unit: Callable) -> dict:
+    """The recipe's score with what was trained, beside `before`: that without it, counted here where it is None."""
+    from playground.core.training import methods
+    from playground.core.training.scores import as_dict
+
+    started = time.monotonic()
+    tuned = _score(model, ready, recipe, unit)
+    if before is None and hasattr(model, "prompt_encoder"):
+        before = _score(methods.base_of(model), ready, recipe, unit)
+    elif before is None:
+        with model.disable_adapter():
+            before = _score(model, ready, recipe, unit)
+    return as_dict(recipe.score, before, tuned, time.monotonic() - started)
 
 
 def _about(ready: _Prepared, config: TrainConfig, outcome, scores: dict | None) -> dict:
-    """What playground.json says about an adapter: enough to use it as it was trained, and to train it again."""
+    """What playground.json says: enough to use the adapter as it was trained, and to train it again.
+
+    `served_per_row`: whether lanes can share the base with other adapters while they use this one.
+    """
     from playground.core.models import revision
 
     return {
+        "method": config.method,
+        "served_per_row": config.is_lora and config.method != "dora" and not config.added_tokens,
+        "new_tokens": list(config.added_tokens),
         "template_name": ready.template.name,
         "template_text": ready.template.text,
         "template_hash": ready.template.hash,
@@ -316,20 +373,10 @@ def _about(ready: _Prepared, config: TrainConfig, outcome, scores: dict | None) 
         "steps": outcome.step,
         "loss": outcome.loss,
         "eval_loss": outcome.eval_loss,
+        "best_step": outcome.best_step,
         "scores": scores,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
     }
-
-
-def probe_conversation(prompt: str, conversations: list):
-    """The prompt as the data would put it: with its tools, and with the system message if all rows share one."""
-    from playground.core.messages import Conversation
-
-    systems = {c.messages[0]["content"] if c.messages[0]["role"] == "system" else None for c in conversations}
-    system = systems.pop() if len(systems) == 1 else None
-    messages = [{"role": "system", "content": system}] if system else []
-    tools = next((c.tools for c in conversations if c.tools), [])
-    return Conversation([*messages, {"role": "user", "content": prompt}], tools)
 
 
 def _check_unchanged(run: Run, digest: str) -> None:
@@ -339,13 +386,21 @@ def _check_unchanged(run: Run, digest: str) -> None:
         raise PlaygroundError("the data has changed since this run began, so it cannot be resumed; start a new run")
 
 
-def save(model, folder: Path, base: str, about: dict) -> None:
-    """Plain PEFT plus playground.json, whole or not at all; the base is named as in the catalog, not by a path."""
-    part, final = folder / "adapter.part", folder / "adapter"
+def save(model, folder: Path, config: TrainConfig, about: dict, ready: _Prepared) -> Path:
+    """`adapter/` (plain PEFT) or, after a full fine-tune, `model/`; with playground.json, whole or not at all."""
+    from playground.core.training import methods
+
+    final = folder / ("model" if config.method == "full" else "adapter")
+    part = final.with_name(f"{final.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model.peft_config["default"].base_model_name_or_path = base
-    model.save_pretrained(part, save_embedding_layers=False)
-    (part / "README.md").unlink(missing_ok=True)
+    if config.method == "full":
+        methods.save_model(model, ready.loaded.tokenizer, part, ready.folder)
+    else:
+        initial = folder / "checkpoints" / INITIAL if config.method == "pissa" else None
+        methods.save_adapter(model, part, config.model, initial)
+        if config.added_tokens:
+            methods.save_tokenizer(ready.loaded.tokenizer, part, ready.folder)
     runs.write_json(part / "playground.json", about)
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
+    return final

@@ -71,15 +71,23 @@ def make_services(config: ServeConfig, paths: Paths) -> Services:
     from playground.services.engine import Engine
     from playground.services.fetches import Fetches
     from playground.services.jobs import Jobs
+    from playground.services.remote import Remotes
     from playground.services.sources import Sources
     from playground.services.templates import Templates
     from playground.services.votes import Votes
 
     sources = Sources(paths)
+    engine = Engine(
+        sources,
+        paths,
+        remotes=Remotes.read(config.endpoints),
+        budget=int(config.memory_gb * 10**9),
+        fast_cpu=config.fast_cpu,
+    )
     return Services(
         paths=paths,
         sources=sources,
-        engine=(engine := Engine(sources, paths)),
+        engine=engine,
         jobs=Jobs(paths, sources),
         votes=Votes(paths.votes),
         datasets=Datasets(paths),
@@ -88,6 +96,17 @@ def make_services(config: ServeConfig, paths: Paths) -> Services:
         model=config.model,
         host=config.host or os.environ.get("GRADIO_SERVER_NAME", ""),
     )
+
+
+def add_openai(page: gr.Blocks, services: Services) -> None:
+    """Let OpenAI clients in at /v1, before gradio's own routes: one of those takes every address."""
+    from playground.services.openai_server import router
+
+    before = len(page.app.router.routes)
+    page.app.include_router(router(services.engine, services.model, os.environ.get("PLAYGROUND_API_KEY") or None))
+    routes = page.app.router.routes
+    routes[:] = [*routes[before:], *routes[:before]]
+    print(f"OpenAI clients: base_url={page.local_url}v1", flush=True)
 
 
 def launch(config: ServeConfig, paths: Paths) -> None:
@@ -111,6 +130,8 @@ def launch(config: ServeConfig, paths: Paths) -> None:
         quiet=True,
     )
     print(f"Instruction-Tuning Playground: {page.local_url}", flush=True)
+    if config.openai:
+        add_openai(page, services)
     # a model that is here is loaded at once; one that is not is fetched first, shown on every page
     services.fetches.start(services.model)
     page.block_thread()

@@ -1,19 +1,29 @@
 """What a lane can be: the choices, the lanes a page or a preset begins with, their names, and reading them back."""
 
+import json
 from dataclasses import asdict
 
 from playground.config import SamplingConfig, fields, parse
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane
+from playground.services.mcp import is_local
 from playground.ui.common import Services
 
 MAX_LANES = 4
-PRESETS = ("base / instruct / tuned", "same model, wrong template", "temperature 0 / 0.7 / 1.5")
+COT, REACT = "chain-of-thought prompt vs plain", "ReAct prompt on base and instruct"
+PRESETS = ("base / instruct / tuned", "same model, wrong template", COT, REACT, "temperature 0 / 0.7 / 1.5")
+# Kojima et al. 2022 (arXiv:2205.11916): the words alone make a model write its steps down.
+THINK = "Think step by step: write down every step, then give the result on a last line that begins with Answer:"
+LANE_FIELDS = 5  # what is set per lane on the page
+ALTERNATIVES = 5  # likeliest tokens noted at each step, for the token view
+
+Settings = tuple[str, str, str, float | None, str]  # model, adapter, template, temperature, system prompt
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
-    """Models that are here, as (title, name)."""
-    return [(entry.title, entry.name) for entry in services.sources.entries() if services.sources.find(entry.name)]
+    """Models that are here, and servers that were named, as (title, name)."""
+    here = [(entry.title, entry.name) for entry in services.sources.entries() if services.sources.find(entry.name)]
+    return [*here, *((f"{one.name} (elsewhere)", one.name) for one in services.engine.remotes.all())]
 
 
 def adapter_choices(services: Services) -> list[tuple[str, str]]:
@@ -26,25 +36,39 @@ def template_choices(services: Services) -> list[tuple[str, str]]:
     return [("Automatic (adapter's or model's own)", ""), *services.templates.choices()]
 
 
-def default_lanes(services: Services) -> list[tuple[str, str, str, float | None]]:
-    """(model, adapter, template, temperature) of each lane the page opens with: base, instruct and, if there, tuned."""
-    bases = [e.name for e in services.sources.entries() if e.role == "base" and services.sources.find(e.name)]
-    lanes = [(bases[0] if bases else services.model, "", "plain", None), (services.model, "", "model", None)]
+def default_lanes(services: Services) -> list[Settings]:
+    """The lanes that the page opens with: base, instruct and, if there, tuned."""
+    lanes = [(_base(services), "", "plain", None, ""), (services.model, "", "model", None, "")]
     fitting = [info.name for info in services.engine.adapters() if info.base_model == services.model]
     if fitting:
-        lanes.append((services.model, fitting[0], "", None))
+        lanes.append((services.model, fitting[0], "", None, ""))
     return lanes
 
 
-def preset_lanes(services: Services, preset: str) -> list[tuple[str, str, str, float | None]]:
+def _base(services: Services) -> str:
+    """A base model that is here; the app's own model where there is none."""
+    bases = [e.name for e in services.sources.entries() if e.role == "base" and services.sources.find(e.name)]
+    return bases[0] if bases else services.model
+
+
+def preset_lanes(services: Services, preset: str) -> list[Settings]:
+    model = services.model
     if preset == "same model, wrong template":
-        return [(services.model, "", name, None) for name in ("model", "alpaca", "llama-2")]
+        return [(model, "", name, None, "") for name in ("model", "alpaca", "llama-2")]
     if preset == "temperature 0 / 0.7 / 1.5":
-        return [(services.model, "", "model", temperature) for temperature in (0.0, 0.7, 1.5)]
+        return [(model, "", "model", temperature, "") for temperature in (0.0, 0.7, 1.5)]
+    if preset == COT:
+        return [(model, "", "model", None, system) for system in ("", THINK)]
+    if preset == REACT:
+        base = _base(services)
+        other = ("react", base) if base != model else ("plain", model)  # without a base model: no ReAct beside ReAct
+        return [(other[1], "", other[0], None, ""), (model, "", "react", None, "")]
     return default_lanes(services)
 
 
-def lane_title(services: Services, model: str, adapter: str, template: str, temperature: float | None = None) -> str:
+def lane_title(
+    services: Services, model: str, adapter: str, template: str, temperature: float | None = None, system: str = ""
+) -> str:
     """A lane in a few words, as it is shown and as it is stored with a vote."""
     entry = next((entry for entry in services.sources.entries() if entry.name == model), None)
     parts = [entry.title if entry else model]
@@ -56,20 +80,77 @@ def lane_title(services: Services, model: str, adapter: str, template: str, temp
         parts.append(f"template {template}")
     if temperature is not None:
         parts.append(f"temperature {temperature:g}")
+    if system and system.strip():
+        words = " ".join(system.split())
+        parts.append(f"system prompt “{words if len(words) <= 40 else words[:39] + '…'}”")
     return " · ".join(parts)
 
 
 def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) -> list[Lane]:
-    """The lanes as set on the page. `values`: 4 × (model, adapter, template, temperature), then the sampling fields."""
+    """The lanes as set on the page. `values`: the settings of each of 4 lanes, then the sampling fields."""
     names = [f.name for f in fields(SamplingConfig)]
-    sampling = parse(SamplingConfig, dict(zip(names, values[4 * MAX_LANES :], strict=True)))
+    sampling = parse(SamplingConfig, dict(zip(names, values[LANE_FIELDS * MAX_LANES :], strict=True)))
     lanes = []
     for index in range(count):
-        model, adapter, template, temperature = values[4 * index : 4 * index + 4]
+        model, adapter, template, temperature, system = _settings(values, index)
         if not model:
             raise PlaygroundError(f"lane {index + 1} has no model; choose one in its settings")
+        if not is_local(services.host) and model not in (known := [name for _, name in model_choices(services)]):
+            # a folder's path is for this machine's own page: others must not find out which folders there are
+            raise PlaygroundError(f"lane {index + 1}: choose one of the models that are here: {', '.join(known)}")
         own = {} if temperature is None else {"temperature": temperature}
-        title = lane_title(services, model, adapter, template, temperature)
+        title = lane_title(services, model, adapter, template, temperature, system)
         lane_sampling = parse(SamplingConfig, {**asdict(sampling), **own})
-        lanes.append(Lane(model, adapter or None, template, lane_sampling, title, sanitize))
+        lanes.append(Lane(model, adapter or None, template, lane_sampling, title, sanitize, alternatives=ALTERNATIVES))
     return lanes
+
+
+def read_systems(count: int, shared: str, values: tuple) -> list[str]:
+    """The system prompt of each lane: its own, else the shared one."""
+    own = [_settings(values, index)[4] for index in range(count)]
+    return [system if system and system.strip() else shared for system in own]
+
+
+def _settings(values: tuple, index: int) -> Settings:
+    return values[LANE_FIELDS * index : LANE_FIELDS * (index + 1)]
+
+
+def with_value(choices: list[tuple[str, str]], value: str) -> list[tuple[str, str]]:
+    """The choices, and the chosen one too where it is gone: gradio refuses every event with a value not among them."""
+    return choices if any(one == value for _, one in choices) else [*choices, (f"{value} (gone)", value)]
+
+
+# --- lanes for a battle or a judge, named by a key ---
+
+
+def lane_choices(services: Services) -> list[tuple[str, str]]:
+    """Every model that is here × no adapter or one that fits × templates, as (title, key)."""
+    adapters = services.engine.adapters()
+    templates = ["", *(key for _, key in services.templates.choices() if key != "model")]
+    found: dict[str, str] = {}  # a title once: the automatic template of a lane is also there by name
+    for _, model in model_choices(services):
+        for adapter in ("", *(info.name for info in adapters if info.base_model in (model, None, ""))):
+            for template in templates:
+                found.setdefault(lane_title(services, model, adapter, template), lane_key(model, adapter, template))
+    return list(found.items())
+
+
+def lane_key(model: str, adapter: str = "", template: str = "") -> str:
+    return json.dumps([model, adapter, template], ensure_ascii=False)
+
+
+def read_lane(services: Services, key: str, sampling: SamplingConfig | None = None) -> Lane:
+    """The lane that a key stands for. Raises PlaygroundError."""
+    try:
+        model, adapter, template = (str(part) for part in json.loads(key))
+    except (TypeError, ValueError):
+        raise PlaygroundError(f"{str(key)[:80]!r} is no lane; choose one of the list") from None
+    title = lane_title(services, model, adapter, template)
+    return Lane(model, adapter or None, template, sampling or SamplingConfig(), title)
+
+
+def default_pool(services: Services) -> list[str]:
+    """Keys of the lanes that the side-by-side view opens with: base, instruct and, if there, tuned."""
+    keys = dict(lane_choices(services))
+    titles = [lane_title(services, *settings[:3]) for settings in default_lanes(services)]
+    return [keys[title] for title in dict.fromkeys(titles) if title in keys]

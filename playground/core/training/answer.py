@@ -4,8 +4,12 @@ from collections.abc import Callable
 
 import torch
 
+from playground.core.cores import fixed
 from playground.core.training.collate import common_start
-from playground.core.training.loss import can_share
+from playground.core.training.loss import can_share, embedded, soft_prompt
+from playground.core.training.methods import base_of
+
+STEP_COST = 8  # a token of a batch takes as long as so many rows, however few it has
 
 
 @torch.inference_mode()
@@ -16,50 +20,52 @@ def answer_batch(
     max_new_tokens: int,
     stop_ids: set[int],
     stop_strings: tuple[str, ...] = (),
-    adapt: Callable[[], object] = lambda: None,
+    unit: Callable = fixed,
 ) -> list[str]:
     """Continue each prompt (token ids, not empty) greedily, all in one batch; the texts up to the first stop.
 
-    What all prompts start with is run once. Special tokens stay in the text (a tool call may be written with them),
-    the stop itself does not. `adapt()` is called before each token, to choose the threads.
+    `model` may be a PeftModel; a soft prompt is put before each prompt. What all prompts start with is run once.
+    Special tokens stay in the text (a tool call may be written with them), the stop itself does not. `unit(work)` is
+    entered around each token, to choose the threads.
     """
     if not prompts:
         return []
     was_training = model.training
     model.eval()
     try:
-        rows = _greedy(model, prompts, max_new_tokens, stop_ids, adapt)
+        rows = _greedy(base_of(model), prompts, max_new_tokens, stop_ids, unit, soft_prompt(model))
     finally:
         model.train(was_training)
     return [_text(row, tokenizer, stop_ids, stop_strings) for row in rows]
 
 
-def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int], adapt=lambda: None):
+def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int], unit=fixed, soft=None):
     device = next(model.parameters()).device
     shared = min(common_start(prompts), min(map(len, prompts)) - 1) if can_share(model) and len(prompts) > 1 else 0
-    cache = None
-    if shared:
-        prefix = torch.tensor([list(prompts[0][:shared])], device=device)
-        cache = model(input_ids=prefix, use_cache=True, logits_to_keep=1).past_key_values
+    cache, before = None, 0
+    if shared or soft is not None:
+        prefix = torch.tensor([list(prompts[0][:shared])], device=device, dtype=torch.long)
+        cache = model(**embedded(model, prefix, soft), use_cache=True, logits_to_keep=1).past_key_values
         cache.batch_repeat_interleave(len(prompts))
+        before = shared + (0 if soft is None else len(soft))
     rest = [list(p[shared:]) for p in prompts]
     longest = max(map(len, rest))
     ids = torch.tensor([[0] * (longest - len(r)) + r for r in rest], device=device)
     own = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rest], device=device)
-    mask = torch.cat([torch.ones(len(rest), shared, dtype=own.dtype, device=device), own], 1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+    mask = torch.cat([torch.ones(len(rest), before, dtype=own.dtype, device=device), own], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, before:]
     written: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))  # which prompt each row of the batch continues
     for _ in range(max_new_tokens):
-        adapt()
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with unit(STEP_COST + len(going), "prompt" if ids.shape[1] > 1 else "token"):
+            out = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         cache = out.past_key_values
         ids = out.logits[:, -1].argmax(-1, keepdim=True)
         last = ids[:, 0].tolist()

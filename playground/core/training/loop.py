@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +18,26 @@ import psutil
 import torch
 
 from playground.config import TrainConfig
-from playground.core.training.collate import Batch, Examples, batch, batches_of_epoch, parts, total_steps
-from playground.core.training.loss import step_loss
+from playground.core.cores import fixed
+from playground.core.training.best import Best
+from playground.core.training.collate import (
+    TOKENS_AT_ONCE,
+    Batch,
+    Examples,
+    batch,
+    batches_of_epoch,
+    parts,
+    total_steps,
+)
+from playground.core.training.loss import soft_prompt, step_loss
+from playground.core.training.methods import add_adapter, base_of
 from playground.errors import PlaygroundError
 
-# Padded tokens in one forward and backward pass; a step of more is done in pieces. About 1.7 MB each for a model of
-# 135M, so this sets the peak memory; on two cores, pieces of 768 tokens took about a quarter longer.
-TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2_048}
+__all__ = ["Master", "Outcome", "add_adapter", "evaluation_loss", "failure", "fit", "memory", "peak_memory", "rate"]
 # A process that holds this many bytes more than after its first step gives memory back. That is not free: what was
 # given back has to be asked for again, page by page; done after every step it cost a quarter of the time.
 GROWTH = 3 * 2**30
-ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "query_key_value", "qkv_proj", "c_attn", "dense")
+STEP_COST = 500  # a step takes as long as so many tokens, however few it has
 
 
 @dataclass(frozen=True)
@@ -38,27 +48,22 @@ class Outcome:
     eval_loss: float | None
     seconds: float
     stopped: bool
+    best_step: int | None = None
+    early: bool = False  # ended because the held-out loss no longer got better
+    restored: bool = False  # the weights are those of best_step
 
-
-def add_adapter(model, config: TrainConfig):
-    """The model with a fresh LoRA adapter in the weights' own precision; only the adapter is trained."""
-    from peft import LoraConfig, get_peft_model
-
-    targets = config.targets
-    if targets == "attention":
-        names = {name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        targets = sorted(names & set(ATTENTION_LAYERS))
-        if not targets:
-            raise PlaygroundError("this model has no attention layers that we know by name; use targets all-linear")
-    torch.manual_seed(config.seed)
-    lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora, autocast_adapter_dtype=False)
+    def sentence(self, patience: int, seconds: float) -> str:
+        """How a run that was not stopped has ended, and whose weights it has."""
+        text = f"{self.step:,} steps in {seconds:.0f} s"
+        if self.early:
+            text = (
+                f"stopped early after {text} of {self.steps:,}, because the held-out loss had not got better in "
+                f"{patience} evaluations"
+            )
+        if not self.restored:
+            return text
+        best = f"step {self.best_step:,}, with a held-out loss of {self.eval_loss:.4f}"
+        return f"{text}; the weights are those of {best}" + ("" if self.early else ", the best on the way")
 
 
 class Master:
@@ -94,11 +99,15 @@ class Master:
     def state(self) -> dict:
         return {"masters": [m.detach().clone() for m in self.masters], "optimizer": self.optimizer.state_dict()}
 
-    def restore(self, state: dict) -> None:
+    def put(self, weights: list) -> None:
+        """Set the trained weights."""
         with torch.no_grad():
-            torch._foreach_copy_(self.masters, [m.to(self.masters[0].device) for m in state["masters"]])
+            torch._foreach_copy_(self.masters, [m.to(self.masters[0].device) for m in weights])
             if self.copied:
                 torch._foreach_copy_(self.parameters, self.masters)
+
+    def restore(self, state: dict) -> None:
+        self.put(state["masters"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
@@ -121,22 +130,23 @@ def fit(
     pad_id: int,
     emit: Callable[..., None],
     should_stop: Callable[[], bool] = lambda: False,
-    probe: Callable[[], dict] | None = None,
+    probe: Callable[[], list[dict]] | None = None,
     checkpoints: Path | None = None,
     batches: list[Batch] | None = None,
-    adapt: Callable[[], object] = lambda: None,
+    unit: Callable = fixed,
 ) -> Outcome:
-    """Train the adapter in `model` (a PeftModel) and leave it there.
+    """Train what is trainable in `model` (a PeftModel, or a plain model) and leave it there.
 
-    `probe()` is called at each evaluation, with the model in evaluation mode; what it returns goes into a "sample".
+    `probe()` is called at each evaluation, with the model in evaluation mode; each of what it returns is a "sample".
     With `checkpoints`, the newest checkpoint in that folder is continued and a new one is written at each evaluation
-    and at a stop. `batches` gives the steps' batches where their order is not to be drawn. `adapt()` is called before
-    each step, to choose its threads.
+    and at a stop. With held-out rows, `config.patience` evaluations without a better loss end the training, and the
+    best weights are put back at the end; not after a stop, where the newest stay. `batches` gives the steps' batches
+    where their order is not to be drawn. `unit(work)` is entered around each step, to choose its threads.
     Raises PlaygroundError when the loss is no number.
     """
-    base = model.get_base_model()
+    base = base_of(model)
     device = next(base.parameters()).device
-    room = TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE["cpu"])
+    room = config.piece_tokens or TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE["cpu"])
     steps = total_steps(config, len(examples.train))
     master = Master([p for p in model.parameters() if p.requires_grad], config)
     schedule = torch.optim.lr_scheduler.LambdaLR(master.optimizer, rate(config, steps))
@@ -145,24 +155,28 @@ def fit(
     held_batches = [batch(held[i : i + config.batch_size]) for i in range(0, len(held), config.batch_size)]
 
     done, losses, eval_loss = 0, [], None
+    best = Best(config, steps, checkpoints)
     saved = newest_checkpoint(checkpoints) if checkpoints else None
     if saved:
-        done, eval_loss = _restore(saved, master, schedule, device)
+        done, eval_loss = _restore(saved, master, schedule, best, device)
     started, first = time.monotonic(), done
 
     def evaluate() -> float | None:
         model.eval()
-        loss = evaluation_loss(base, held_batches, pad_id) if held_batches else None
+        loss = evaluation_loss(base, held_batches, pad_id, soft_prompt(model)) if held_batches else None
         if loss is not None:
             emit("eval", step=done, eval_loss=loss)
+            if done:
+                best.note(done, loss, master.masters)
         if probe:
-            emit("sample", step=done, **probe())
+            for sample in probe():
+                emit("sample", step=done, **sample)
         model.train()
         return loss
 
     def keep() -> None:
         if checkpoints:
-            _save(checkpoints, done, eval_loss, master, schedule)
+            _save(checkpoints, done, eval_loss, master, schedule, best)
             emit("checkpoint", step=done)
 
     model.train()
@@ -170,20 +184,20 @@ def fit(
         eval_loss = evaluate()
     per_epoch = len(batches) if batches else math.ceil(len(examples.train) / config.batch_size)
     order, epoch, usual = [], -1, 0
-    while done < steps and not should_stop():
+    while done < steps and not best.over and not should_stop():
         begun = time.monotonic()
-        adapt()
         if done // per_epoch != epoch:
             epoch = done // per_epoch
             order = batches or batches_of_epoch(examples.train, config, epoch)
         now: Batch = order[done % per_epoch]
         learning_rate = schedule.get_last_lr()[0]
         loss = 0.0
-        for part in parts(now, room):
-            share = step_loss(base, part, pad_id) / now.trained
-            share.backward()
-            loss += share.item()
-        norm = master.step()
+        with unit(STEP_COST + now.padded, "step"):
+            for part in parts(now, room):
+                share = step_loss(base, part, pad_id, soft_prompt(model)) / now.trained
+                share.backward()
+                loss += share.item()
+            norm = master.step()
         schedule.step()
         done += 1
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -214,16 +228,24 @@ def fit(
         if done % config.eval_every == 0 or done == steps:
             eval_loss = evaluate()
             keep()
-    stopped = done < steps
+    stopped = done < steps and not best.over
     if stopped and done > first:
         keep()
-    return Outcome(done, steps, losses[-1] if losses else None, eval_loss, time.monotonic() - started, stopped)
+    restored = False
+    if not stopped and best.step not in (None, done) and (weights := best.kept()):
+        master.put(weights)
+        eval_loss, restored = best.loss, True
+    if best.over and done < steps:
+        emit("early_stop", step=done, best_step=best.step, best_loss=best.loss, waited=best.waited)
+    last = losses[-1] if losses else None
+    seconds = time.monotonic() - started
+    return Outcome(done, steps, last, eval_loss, seconds, stopped, best.step, best.over and done < steps, restored)
 
 
 @torch.no_grad()
-def evaluation_loss(base, batches: list[Batch], pad_id: int) -> float:
+def evaluation_loss(base, batches: list[Batch], pad_id: int, soft: torch.Tensor | None = None) -> float:
     """Mean loss over the labelled tokens of the batches."""
-    return sum(step_loss(base, b, pad_id).item() for b in batches) / sum(b.trained for b in batches)
+    return sum(step_loss(base, b, pad_id, soft).item() for b in batches) / sum(b.trained for b in batches)
 
 
 def memory(device) -> int:
@@ -231,6 +253,22 @@ def memory(device) -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated()
     return psutil.Process().memory_info().rss
+
+
+def peak_memory(device) -> int:
+    """Bytes: the most that CUDA has held, or the most that this process has held, since its start."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows
+        return info.peak_wset
+    # Linux hands getrusage's maximum on to a child, so that a trainer would start with the peak of the app
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) * 1024
+    import resource
+
+    # kilobytes, but bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _give_back_memory() -> None:
@@ -244,13 +282,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def _save(folder: Path, step: int, eval_loss, master: Master, schedule) -> None:
+def _save(folder: Path, step: int, eval_loss, master: Master, schedule, best: Best) -> None:
     """Write whole, then rename, then drop the older ones: a kill at any moment leaves a checkpoint that loads."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         rng["cuda"] = torch.cuda.get_rng_state()
     state = {"step": step, "eval_loss": eval_loss, "schedule": schedule.state_dict(), "rng": rng, **master.state()}
+    state["best"] = best.state()
     state["schedule"].pop("lr_lambdas", None)
     path = folder / f"step-{step:08d}.pt"
     torch.save(state, path.with_suffix(".part"))
@@ -258,9 +297,10 @@ def _save(folder: Path, step: int, eval_loss, master: Master, schedule) -> None:
     for old in folder.glob("step-*.pt"):
         if old != path:
             old.unlink()
+    best.forget_older()
 
 
-def _restore(path: Path, master: Master, schedule, device) -> tuple[int, float | None]:
+def _restore(path: Path, master: Master, schedule, best: Best, device) -> tuple[int, float | None]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         master.restore(state)
@@ -270,6 +310,8 @@ def _restore(path: Path, master: Master, schedule, device) -> tuple[int, float |
         ) from None
     schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None]})
     torch.set_rng_state(state["rng"]["cpu"])
+    if "best" in state:
+        best.restore(state["best"])
     if "cuda" in state["rng"] and device.type == "cuda":
         torch.cuda.set_rng_state(state["rng"]["cuda"])
     return state["step"], state["eval_loss"]
@@ -282,8 +324,8 @@ def failure(error: BaseException, config: TrainConfig) -> tuple[str, str] | None
         return ("nan" if "no longer a number" in text else "refused"), text
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         return "memory", (
-            f"out of memory: try a batch size below {config.batch_size}, a max_length below {config.max_length:,}, "
-            "or a smaller model"
+            f"out of memory: try piece_tokens {config.piece_tokens // 2 or 512} (the same result in smaller pieces), a "
+            f"batch size below {config.batch_size}, a max_length below {config.max_length:,}, or a smaller model"
         )
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
         return "disk", "the disk is full: free some space, then resume the run; its last checkpoint is kept"

@@ -1,4 +1,7 @@
-"""The loss of one step: logits only where a label is, and the prefix that all rows share run once."""
+"""The loss of one step: logits only where a label is, and the prefix that all rows share run once.
+
+A soft prompt (prompt tuning) is embeddings [tokens, width] that stand before every row: a prefix like any other.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +13,19 @@ CHUNK = 512
 
 
 class LabelledLoss(torch.autograd.Function):
-    """Summed cross-entropy of hidden states [n, d] under a frozen head [v, d], in chunks.
+    """Summed cross-entropy of hidden states [n, d] under a head [v, d], in chunks.
 
-    The gradient for the hidden states is worked out in the forward pass, while a chunk's logits are there, so that
-    no logits are kept or computed twice. `softcap` is Gemma 2's tanh bound on the logits (0: none).
+    The gradients for the hidden states, and for the head where it is trained, are worked out in the forward pass, while
+    a chunk's logits are there, so that no logits are kept or computed twice. `softcap` is Gemma 2's tanh bound on the
+    logits (0: none).
     """
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, labels, softcap):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        of_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         for start in range(0, len(labels), CHUNK):
             part, wanted = hidden[start : start + CHUNK], labels[start : start + CHUNK]
             logits = F.linear(part, weight, bias).float()
@@ -27,22 +33,42 @@ class LabelledLoss(torch.autograd.Function):
                 logits = softcap * torch.tanh(logits / softcap)
             rest = torch.logsumexp(logits, dim=-1, keepdim=True)
             total += (rest - logits.gather(1, wanted[:, None])).sum()
+            if not any(ctx.needs_input_grad):
+                continue
+            slope = 1 - (logits / softcap) ** 2 if softcap else None
+            change = logits.sub_(rest).exp_()
+            change.scatter_add_(1, wanted[:, None], torch.full_like(rest, -1.0))
+            change = change * slope if softcap else change
+            if of_bias is not None:
+                of_bias += change.sum(0)
+            change = change.to(weight.dtype)
             if gradient is not None:
-                slope = 1 - (logits / softcap) ** 2 if softcap else None
-                change = logits.sub_(rest).exp_()
-                change.scatter_add_(1, wanted[:, None], torch.full_like(rest, -1.0))
-                change = change * slope if softcap else change
-                gradient[start : start + CHUNK] = change.to(weight.dtype) @ weight
-        ctx.save_for_backward(gradient)
+                gradient[start : start + CHUNK] = change @ weight
+            if of_weight is not None:
+                of_weight += change.t() @ part
+        ctx.save_for_backward(
+            gradient,
+            None if of_weight is None else of_weight.to(weight.dtype),
+            None if of_bias is None else of_bias.to(bias.dtype),
+        )
         return total
 
     @staticmethod
     def backward(ctx, upstream):
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None, None
+        gradients = (None if g is None else g * upstream.to(g.dtype) for g in ctx.saved_tensors)
+        return *gradients, None, None
 
 
-def step_loss(model, batch: Batch, pad_id: int) -> torch.Tensor:
+def soft_prompt(model) -> torch.Tensor | None:
+    """The virtual tokens [tokens, width] of a PeftModel with prompt tuning, in the base's precision; None without."""
+    config = getattr(model, "peft_config", {}).get("default")
+    if config is None or not config.is_prompt_learning:
+        return None
+    weight = model.prompt_encoder["default"].embedding.weight
+    return weight.to(model.get_input_embeddings().weight.dtype)
+
+
+def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None) -> torch.Tensor:
     """Summed loss over the labelled tokens of a batch (divide by `batch.trained` for the mean).
 
     `model` is a causal language model of transformers, with or without adapter layers in it.
@@ -50,24 +76,36 @@ def step_loss(model, batch: Batch, pad_id: int) -> torch.Tensor:
     device = next(model.parameters()).device
     ids, mask, labels = tensors(batch, pad_id, device)
     if not _plain_head(model):
-        return _loss_by_logits(model, ids, mask, labels, batch.prefix)
+        return _loss_by_logits(model, ids, mask, labels, batch.prefix, soft)
     body = model.base_model
-    if batch.prefix and can_share(model):
-        prefix = torch.tensor([batch.prefix], device=device)
-        cache = body(input_ids=prefix, use_cache=True).past_key_values
+    if (batch.prefix or soft is not None) and can_share(model):
+        start = embedded(model, torch.tensor([batch.prefix], device=device, dtype=torch.long), soft)
+        cache = body(**start, use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(ids))
-        before = torch.ones(len(ids), len(batch.prefix), dtype=mask.dtype, device=device)
+        before = torch.ones(len(ids), cache.get_seq_length(), dtype=mask.dtype, device=device)
         hidden = body(
             input_ids=ids, attention_mask=torch.cat([before, mask], 1), past_key_values=cache, use_cache=True
         ).last_hidden_state
     else:
         ids, mask, labels = _whole(ids, mask, labels, batch.prefix)
-        hidden = body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        hidden = body(**embedded(model, ids, soft, mask), use_cache=False).last_hidden_state
+        hidden = hidden[:, hidden.shape[1] - ids.shape[1] :]
     hidden, wanted = hidden[:, :-1], labels[:, 1:]
     keep = wanted != IGNORE
     head = model.get_output_embeddings()
     softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
     return LabelledLoss.apply(hidden[keep], head.weight, getattr(head, "bias", None), wanted[keep], softcap)
+
+
+def embedded(model, ids: torch.Tensor, soft: torch.Tensor | None, mask: torch.Tensor | None = None) -> dict:
+    """The model's inputs for `ids` [rows, n]: themselves, or with a soft prompt before them as embeddings."""
+    mask = torch.ones_like(ids) if mask is None else mask
+    if soft is None:
+        return {"input_ids": ids, "attention_mask": mask}
+    rows = soft.expand(len(ids), -1, -1)
+    before = torch.ones(rows.shape[:2], dtype=mask.dtype, device=mask.device)
+    embeddings = torch.cat([rows, model.get_input_embeddings()(ids).to(rows.dtype)], 1)
+    return {"inputs_embeds": embeddings, "attention_mask": torch.cat([before, mask], 1)}
 
 
 def tensors(batch: Batch, pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -100,18 +138,22 @@ def _whole(ids, mask, labels, prefix):
 
 
 def _plain_head(model) -> bool:
-    """Whether logits are head(hidden) of a frozen head; some models scale them, and then the model does it itself."""
+    """Whether logits are head(hidden) of a plain matrix; some models scale them, and then the model does it itself.
+
+    The head may be trained, in whole or in some rows (peft's trainable tokens, whose `weight` has them put in).
+    """
+    from peft.utils import TrainableTokensWrapper
+
     config = model.config.get_text_config()
     scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in ("logits_scaling", "logit_scale"))
-    head = model.get_output_embeddings()
-    frozen = isinstance(getattr(head, "weight", None), torch.Tensor) and not head.weight.requires_grad
-    return frozen and type(head) is torch.nn.Linear and not scaled
+    return type(model.get_output_embeddings()) in (torch.nn.Linear, TrainableTokensWrapper) and not scaled
 
 
-def _loss_by_logits(model, ids, mask, labels, prefix):
+def _loss_by_logits(model, ids, mask, labels, prefix, soft):
     """The general form: the model's own logits, at the positions where any row has a label."""
     ids, mask, labels = _whole(ids, mask, labels, prefix)
     wanted = labels[:, 1:]
     positions = (wanted != IGNORE).any(0).nonzero()[:, 0]
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions).logits.float()
+    where = positions + (0 if soft is None else len(soft))
+    logits = model(**embedded(model, ids, soft, mask), use_cache=False, logits_to_keep=where).logits.float()
     return F.cross_entropy(logits.flatten(0, 1), wanted[:, positions].flatten(), ignore_index=IGNORE, reduction="sum")

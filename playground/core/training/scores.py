@@ -1,12 +1,18 @@
-"""Exact tool calls on rows the training has not seen: what a tool recipe is judged by."""
+"""What a recipe is judged by: greedy answers to questions the training has not seen, counted by `formats`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from playground.core import scoring, templates
+from playground.core import scoring, synthesis, templates
+from playground.core.cores import fixed
 from playground.core.messages import Conversation, from_row
 from playground.core.tool_formats import for_template
+from playground.core.training import formats
 from playground.core.training.answer import answer_batch, stops
 from playground.errors import PlaygroundError
+
+ROWS = 120  # of those scores whose questions are generated
+# score → the longest answer, in tokens
+LONGEST = {"exact_calls": 112, "json_calls": 112, "reasoning_format": 160, "react_format": 112, "persona": 64}
 
 
 def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
@@ -19,25 +25,100 @@ def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
         yield Conversation(messages[: last + 1], conversation.tools, conversation.variables), due
 
 
+def score(model, tokenizer, template, recipe, rows: int = ROWS, unit: Callable = fixed) -> scoring.Score:
+    """The recipe's score on questions of its own, or on generated ones of the split that is for testing only."""
+    name = recipe.score
+    if name == "exact_calls":
+        return exact_calls(model, tokenizer, template, synthesis.tool_calls(rows, 0, "test"), unit=unit)
+    asked, judge, kinds = _asked(recipe, rows)
+    answers = answer_all(model, tokenizer, template, asked, LONGEST[name], unit=unit)
+    return scoring.score([judge(i, answer) for i, answer in enumerate(answers)], kinds)
+
+
+def _asked(recipe, rows: int) -> tuple[list[Conversation], Callable[[int, str], str], Sequence[str]]:
+    """The questions, what is said of answer i, and what was due."""
+    if recipe.score == "json_calls":
+        from playground.core import tools
+
+        pairs, schemas = formats.json_calls(rows, 0, "test"), tools.schemas()
+        due = [
+            [{"name": c.name, "arguments": c.arguments} for c in formats.read_json_calls(p["output"])] for p in pairs
+        ]
+
+        def judge(i, answer):
+            return scoring.outcome(due[i], formats.read_json_calls(answer), schemas)
+
+        return [_question(p["instruction"]) for p in pairs], judge, [scoring.kind(calls) for calls in due]
+    if recipe.score == "react_format":
+        asked = [asked for asked, _ in questions(synthesis.tool_calls(rows, 0, "test"))]
+        return asked, lambda i, answer: _form(formats.is_react(answer)), ()
+    asked = [_question(text) for text in recipe.questions]
+    if not asked:
+        raise PlaygroundError(f"the recipe {recipe.name!r} is scored by {recipe.score} and has no questions")
+    if recipe.score == "persona":
+        return asked, lambda i, answer: _form(formats.in_persona(answer, recipe.marks)), ()
+    return asked, lambda i, answer: _form(formats.thinks_first(answer)), ()
+
+
+def _question(text: str) -> Conversation:
+    return Conversation([{"role": "user", "content": text}], [])
+
+
+def _form(holds: bool) -> str:
+    return "exact" if holds else "malformed"
+
+
+def answer_all(
+    model, tokenizer, template, asked: list[Conversation], max_new_tokens: int, batch_size=40, unit=fixed
+) -> list[str]:
+    """Greedy answers, in the order of the questions; those of similar length are asked together."""
+    stop_ids, stop_strings = stops(template, tokenizer)
+    ids = [templates.render(template, one, tokenizer, add_generation_prompt=True).ids for one in asked]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    answers = [""] * len(ids)
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        prompts = [ids[i] for i in part]
+        replies = answer_batch(model, tokenizer, prompts, max_new_tokens, stop_ids, stop_strings, unit)
+        for i, reply in zip(part, replies, strict=True):
+            answers[i] = reply
+    return answers
+
+
 def exact_calls(
-    model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=112, adapt=lambda: None
+    model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=112, unit=fixed
 ) -> scoring.Score:
     """Ask the model every row's question, greedily, and count the replies that make exactly the calls that are due."""
     format = for_template(template, tokenizer)
     if format is None:
         raise PlaygroundError(f"the template {template.name!r} writes no tool calls, so none can be counted")
-    stop_ids, stop_strings = stops(template, tokenizer)
-    asked = [
-        (templates.render(template, conversation, tokenizer, add_generation_prompt=True).ids, conversation.tools, due)
-        for conversation, due in questions(rows)
+    asked = list(questions(rows))
+    conversations = [conversation for conversation, _ in asked]
+    replies = answer_all(model, tokenizer, template, conversations, max_new_tokens, batch_size, unit)
+    outcomes = [
+        scoring.outcome(due, format.parse(reply).calls, conversation.tools)
+        for reply, (conversation, due) in zip(replies, asked, strict=True)
     ]
-    asked.sort(key=lambda one: len(one[0]))
-    outcomes, kinds = [], []
-    for start in range(0, len(asked), batch_size):
-        part = asked[start : start + batch_size]
-        prompts = [ids for ids, _, _ in part]
-        replies = answer_batch(model, tokenizer, prompts, max_new_tokens, stop_ids, stop_strings, adapt)
-        for reply, (_, tools, due) in zip(replies, part, strict=True):
-            outcomes.append(scoring.outcome(due, format.parse(reply).calls, tools))
-            kinds.append(scoring.kind(due))
-    return scoring.score(outcomes, kinds)
+    return scoring.score(outcomes, [scoring.kind(due) for _, due in asked])
+
+
+def summary(name: str, result: scoring.Score) -> str:
+    """As in: 22/24 (92 %, 95 % interval 74 to 98 %)."""
+    text = result.summary()
+    return text if name.endswith("calls") else text.replace(" exact ", " ")
+
+
+def as_dict(name: str, untuned: scoring.Score, tuned: scoring.Score, seconds: float) -> dict:
+    """The "scores" event: both rates, and of the tuned model what became of the answers."""
+    return {
+        "score": name,
+        "what": formats.SCORES[name],
+        "rows": tuned.total,
+        "untuned": untuned.rate,
+        "tuned": tuned.rate,
+        "interval": tuned.interval,
+        "outcomes": tuned.outcomes,
+        "kinds": tuned.kinds,
+        "summary": f"untuned {summary(name, untuned)}, tuned {summary(name, tuned)}",
+        "seconds": seconds,
+    }

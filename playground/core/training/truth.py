@@ -1,4 +1,4 @@
-"""The truth check after a run: is there an adapter in the saved file, does it load, and does it change the model?
+"""The truth check after a run: is something trained in the saved file, does it load, and does it change the model?
 
 Empty adapters saved without a word are a known failure (alpaca-lora #293, #363, #446, #581).
 """
@@ -13,7 +13,11 @@ from playground.core.training.collate import IGNORE, Example
 
 @dataclass(frozen=True)
 class Truth:
-    """`difference`, `noise` and `reload` are mean absolute differences of log-probabilities on a held-out row."""
+    """`difference`, `noise` and `reload` are mean absolute differences of log-probabilities on a held-out row.
+
+    `matrices` counts what the method trains (B matrices; the soft prompt; a full fine-tune's weights), and `zero` those
+    of them that are as they were at the start.
+    """
 
     passed: bool
     sentence: str
@@ -42,49 +46,88 @@ def log_probabilities(model, row: Example, beside: bool = False) -> torch.Tensor
         mask = torch.ones_like(ids)
         mask[0, -3:] = 0
     labels = torch.tensor(row.labels[1:], device=device)
-    hidden = model(input_ids=ids, attention_mask=mask, logits_to_keep=0).logits[0, : len(row.ids) - 1]
-    return hidden[labels != IGNORE].float().log_softmax(-1)
+    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=0).logits[0]
+    logits = logits[len(logits) - ids.shape[1] :][: len(row.ids) - 1]  # a soft prompt stands before
+    return logits[labels != IGNORE].float().log_softmax(-1)
 
 
-def check(base, folder: Path, row: Example, trained: torch.Tensor) -> Truth:
-    """Compare the adapter in `folder` with a fresh `base` (which gets the adapter attached to it).
+def check(base, folder: Path, row: Example, trained: torch.Tensor, rounding: float = 0.0) -> Truth:
+    """Compare what is in `folder` with a fresh `base` (which gets the adapter attached to it).
 
-    `trained` is what `log_probabilities` gave for `row` with the model as it was when training ended.
+    `trained` is what `log_probabilities` gave for `row` with the model as it was when training ended. `rounding` is how
+    far the start of the training was from the base for no other reason than rounding (PiSSA rewrites the base).
     """
-    from peft import PeftModel
-    from safetensors import safe_open
-
-    matrices, zero = 0, 0
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        for name in file.keys():  # noqa: SIM118 (not a dict)
-            if "lora_B" in name:
-                matrices += 1
-                zero += not file.get_tensor(name).any()
     base.eval()
     plain = log_probabilities(base, row)
-    noise = _apart(plain, log_probabilities(base, row, beside=True))
-    tuned = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
+    noise = max(apart(plain, log_probabilities(base, row, beside=True)), rounding)
+    if (folder / "adapter_config.json").exists():
+        (what, matrices, zero), tuned = _in_adapter(folder), _with_adapter(base, folder)
+    else:
+        (what, matrices, zero), tuned = _in_model(base, folder), _model(base, folder)
     reloaded = log_probabilities(tuned, row)
-    difference, reload = _apart(plain, reloaded), _apart(trained, reloaded)
+    difference, reload = apart(plain, reloaded), apart(trained, reloaded)
     facts = {"matrices": matrices, "zero": zero, "difference": difference, "noise": noise, "reload": reload}
     if not matrices or zero == matrices:
-        return Truth(False, "the saved adapter is empty: all its B matrices are zero", **facts)
+        return Truth(False, f"the saved file is empty: all its {what}", **facts)
     # written so that a NaN fails
     if not difference > max(3 * noise, 1e-6):
         return Truth(
-            False, f"the adapter does not change the model: {difference:.2g} apart where noise is {noise:.2g}", **facts
+            False,
+            f"what was saved does not change the model: {difference:.2g} apart where noise is {noise:.2g}",
+            **facts,
         )
     if not reload <= max(3 * noise, 1e-4):
         return Truth(
-            False, f"the saved adapter is not the trained one: {reload:.2g} apart where noise is {noise:.2g}", **facts
+            False, f"the saved file is not the trained one: {reload:.2g} apart where noise is {noise:.2g}", **facts
         )
     return Truth(
         True,
-        f"{matrices - zero} of {matrices} B matrices are not zero, the saved file reloads, and on a held-out row "
-        f"the tuned model is {difference:.2g} from the base (noise {noise:.2g})",
+        f"{matrices - zero} of {matrices} {what.replace(' are ', ' are not ')}, the saved file reloads, and on a "
+        f"held-out row the tuned model is {difference:.2g} from the base (noise {noise:.2g})",
         **facts,
     )
 
 
-def _apart(one: torch.Tensor, two: torch.Tensor) -> float:
+def _in_adapter(folder: Path) -> tuple[str, int, int]:
+    """(what, how many, how many of them as at the start) in a PEFT file; a B matrix starts at zero."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        names = list(file.keys())
+        parts = [name for name in names if "lora_B" in name] or [name for name in names if "prompt" in name]
+        zero = sum(not file.get_tensor(name).any() for name in parts)
+    soft = bool(parts) and "prompt" in parts[0]
+    return ("soft prompts are zero" if soft else "B matrices are zero"), len(parts), zero
+
+
+def _in_model(base, folder: Path) -> tuple[str, int, int]:
+    from safetensors import safe_open
+
+    before, number, same = base.state_dict(), 0, 0
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                if name in before:
+                    number += 1
+                    same += torch.equal(file.get_tensor(name).to(before[name]), before[name])
+    return "weights are as in the base", number, same
+
+
+def _with_adapter(base, folder: Path):
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
+
+
+def _model(base, folder: Path):
+    from transformers import AutoModelForCausalLM
+
+    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    tuned = AutoModelForCausalLM.from_pretrained(folder, dtype=base.dtype, **options)
+    tuned.set_attn_implementation(base.config._attn_implementation)
+    return tuned.to(base.device).eval()
+
+
+def apart(one: torch.Tensor, two: torch.Tensor) -> float:
+    """Mean absolute difference."""
     return (one - two).abs().mean().item()

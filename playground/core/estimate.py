@@ -1,0 +1,400 @@
+"""Does a run fit into a device's memory, and how long does it take? Arithmetic on a model's config.json; no torch.
+
+What is counted, in bytes (b per number: 2 in bf16, 4 in fp32):
+
+weights      parameters · b; in 4 bits 0.516 for a linear layer (NF4 with double quantisation, arXiv:2305.14314)
+adapter      trained numbers · b
+gradients    trained numbers · b
+optimizer    AdamW's two fp32 moments, and for bf16 the fp32 copies and their gradients
+activations  what a forward pass keeps for the backward pass, for the padded tokens of the largest piece of a step
+logits       a chunk of labelled positions times the vocabulary; never a whole batch
+runtime      the libraries themselves, or the CUDA context
+
+The activations of a layer agree with a count of autograd's saved tensors to a tenth (LoRA, full; eager and sdpa).
+SLACK is what the allocator and the backward pass add: on CPU, 1.7 MB a padded token were measured for SmolLM2 135M,
+where 1.1 MB are kept. The time is rough: floating-point operations over a rate.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import psutil
+
+from playground.config import ATTENTION, EVERY_LINEAR, TrainConfig, check
+from playground.core.training.collate import TOKENS_AT_ONCE, Examples, batches_of_epoch, parts, total_steps
+from playground.core.training.layers import ATTENTION_LAYERS, Linear, linear_layers, parameters
+from playground.errors import PlaygroundError
+
+GIB = 2**30
+NF4_BYTES = 0.516
+LOGIT_ROWS = 512  # as in loss.CHUNK
+SLACK = {"cpu": 1.5, "cuda": 1.15, "mps": 1.5}
+RUNTIME = {"cpu": 0.7 * GIB, "cuda": 0.6 * GIB, "mps": 1.0 * GIB}
+# Floating-point operations a second that training reaches: per CPU core (bf16, measured on two cores), per GPU name.
+CPU_RATE = 1.1e11
+GPU_SHARE = 0.35  # of the card's dense bf16 matrix rate
+GPU_RATES = {
+    **{"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "A10": 125e12},
+    **{"4090": 165e12, "3090": 71e12, "V100": 112e12, "T4": 65e12},
+}
+TIGHT = 0.85  # of the free memory; above it, a little more than counted is too much
+UNGATED = ("gpt2", "falcon", "gpt_neox", "phi", "opt", "bloom", "gptj")
+VERDICTS = ("fits", "tight", "exceeds")
+# Shapes to ask about without a download: the figures of the published config.json files.
+KNOWN = {
+    "llama-7b": {
+        **{"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32},
+        **{"intermediate_size": 11008, "vocab_size": 32000, "tie_word_embeddings": False},
+    },
+    "falcon-7b": {
+        **{"model_type": "falcon", "hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71},
+        **{"multi_query": True, "vocab_size": 65024, "tie_word_embeddings": True},
+    },
+    "llama-3.2-1b": {
+        **{"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32},
+        **{"num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256, "tie_word_embeddings": True},
+    },
+    "smollm2-1.7b": {
+        **{"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32},
+        **{"intermediate_size": 8192, "vocab_size": 49152, "tie_word_embeddings": True},
+    },
+    "smollm2-135m": {
+        **{"model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9},
+        **{"num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder's sizes. `linears` are the layers an adapter can go to; `numbers` are all its parameters."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    gated: bool
+    linears: tuple[Linear, ...]
+    numbers: int
+
+    @property
+    def in_linears(self) -> int:
+        return sum(one.count * one.inputs * one.outputs for one in self.linears)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a run would be: `free` bytes of memory, and operations a second (0: not known)."""
+
+    kind: str
+    free: int
+    rate: float = 0.0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do: padded tokens in the largest piece of a step, its longest row, steps and tokens of each."""
+
+    tokens: int
+    longest: int
+    labelled: int
+    steps: int = 0
+    step_tokens: float = 0.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings that would make a run fit, why they cost little, and the estimate with them."""
+
+    settings: dict
+    words: str
+    estimate: "Estimate"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`parts` in bytes; `seconds` of the steps alone, None where steps or speed are not known."""
+
+    verdict: str
+    total: int
+    free: int
+    parts: dict[str, int]
+    trainable: int
+    seconds: float | None
+    changes: tuple[Change, ...] = field(default=())
+
+    def sentence(self) -> str:
+        text = {"fits": "fits", "tight": "fits, but it is tight", "exceeds": "does not fit"}[self.verdict]
+        text += f": about {size(self.total)} of {size(self.free)} free"
+        largest = sorted(self.parts.items(), key=lambda part: -part[1])[:3]
+        return f"{text}, most of it {', '.join(f'{name} {size(number)}' for name, number in largest)}"
+
+    def as_dict(self) -> dict:
+        flat = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "changes"}
+        changes = [
+            {"settings": c.settings, "words": c.words, "verdict": c.estimate.verdict, "total": c.estimate.total}
+            for c in self.changes
+        ]
+        return {**flat, "sentence": self.sentence(), "changes": changes}
+
+
+def size(number: float) -> str:
+    return f"{number / GIB:.1f} GiB" if number >= GIB / 10 else f"{number / 2**20:.0f} MiB"
+
+
+# ---- the model ------------------------------------------------------------------------------------------------
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of a model folder; its adapter layers come from the weights' headers where those are there."""
+    try:
+        values = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlaygroundError(f"the config.json in {folder} cannot be read: {error}") from None
+    shape = shape_of(values)
+    if not any(Path(folder).glob("model*.safetensors")):
+        return shape
+    return dataclasses.replace(shape, linears=tuple(linear_layers(folder)), numbers=parameters(folder))
+
+
+def shape_of(values: dict) -> Shape:
+    """The shape that the values of a config.json describe; PlaygroundError names the first that is missing."""
+    values = values.get("text_config") or values
+    kind = str(values.get("model_type", ""))
+    layers = _value(values, "num_hidden_layers", "n_layer", "num_layers")
+    hidden = _value(values, "hidden_size", "n_embd", "d_model")
+    heads = _value(values, "num_attention_heads", "n_head")
+    kv = 1 if values.get("multi_query") else None
+    kv_heads = kv or _value(values, "num_key_value_heads", "num_kv_heads", default=heads)
+    head = _value(values, "head_dim", default=hidden // heads)
+    wide = _value(values, "intermediate_size", "ffn_hidden_size", "n_inner", default=4 * hidden)
+    vocab = _value(values, "vocab_size")
+    tied = values.get("tie_word_embeddings", kind.startswith(("gemma", "gpt2", "falcon")))
+    gated = kind not in UNGATED
+    linears = _linears(layers, hidden, heads * head, kv_heads * head, wide, gated)
+    in_linears = sum(one.count * one.inputs * one.outputs for one in linears)
+    numbers = in_linears + vocab * hidden * (1 if tied else 2) + (2 * layers + 1) * hidden
+    return Shape(layers, hidden, heads, kv_heads, head, wide, vocab, bool(tied), gated, linears, numbers)
+
+
+def _value(values: dict, *names: str, default: int | None = None) -> int:
+    found = next((values[name] for name in names if isinstance(values.get(name), int) and values[name] > 0), default)
+    if found is None:
+        raise PlaygroundError(f"the model's config.json has no {names[0]}, so its memory cannot be worked out")
+    return found
+
+
+def _linears(layers: int, hidden: int, queries: int, keys: int, wide: int, gated: bool) -> tuple[Linear, ...]:
+    made = [
+        ("q_proj", hidden, queries),
+        ("k_proj", hidden, keys),
+        ("v_proj", hidden, keys),
+        ("o_proj", queries, hidden),
+    ]
+    made += [("gate_proj", hidden, wide)] * gated + [("up_proj", hidden, wide), ("down_proj", wide, hidden)]
+    return tuple(Linear(name, layers, inputs, outputs) for name, inputs, outputs in made)
+
+
+# ---- the device and the work -----------------------------------------------------------------------------------
+
+
+def cpu() -> Device:
+    """This computer without a GPU."""
+    return Device("cpu", psutil.virtual_memory().available, CPU_RATE * (psutil.cpu_count(logical=False) or 1), "CPU")
+
+
+def gpu(name: str, free: int) -> Device:
+    rate = next((rate for known, rate in GPU_RATES.items() if known in name), 0.0)
+    return Device("cuda", free, rate * GPU_SHARE, name)
+
+
+def room(config: TrainConfig, device: Device) -> int:
+    """Most padded tokens in one pass, as the loop has it."""
+    return config.piece_tokens or TOKENS_AT_ONCE.get(device.kind, TOKENS_AT_ONCE["cpu"])
+
+
+def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
+    """The work that these rows are: the first pass over them, in the pieces the loop makes."""
+    tokens, longest, labelled, run, pieces = 1, 1, 1, 0, 0
+    batches = batches_of_epoch(examples.train, config, 0)
+    for whole in batches:
+        for piece in parts(whole, room(config, device)):
+            row = max(len(row.ids) for row in piece.rows)
+            padded = len(piece.prefix) + row * len(piece.rows)
+            tokens, longest = max(tokens, padded), max(longest, len(piece.prefix) + row)
+            labelled = max(labelled, piece.trained)
+            run, pieces = run + padded, pieces + 1
+    steps = total_steps(config, len(examples.train))
+    return Work(tokens, longest, labelled, steps, run / max(1, len(batches)))
+
+
+def assumed_work(config: TrainConfig, device: Device) -> Work:
+    """The most that the settings allow: every row as long as max_length, and every token trained."""
+    longest = config.max_length
+    step = longest * config.batch_size
+    tokens = max(longest, min(step, room(config, device) // longest * longest))
+    return Work(tokens, longest, tokens, config.steps, step)
+
+
+def scaled(work: Work, before: TrainConfig, after: TrainConfig, device: Device) -> Work:
+    """The same work under other settings, as far as rows that are not at hand can tell."""
+    longest = min(work.longest, after.max_length)
+    step = work.step_tokens * after.batch_size / before.batch_size * longest / work.longest
+    whole = max(work.tokens, min(work.step_tokens, room(before, device)))
+    whole *= after.batch_size / before.batch_size * longest / work.longest
+    tokens = max(longest, min(int(whole), room(after, device)))
+    labelled = max(1, work.labelled * tokens // work.tokens)
+    return Work(tokens, longest, labelled, work.steps, step)
+
+
+# ---- the estimate ----------------------------------------------------------------------------------------------
+
+
+def estimate(shape: Shape, config: TrainConfig, device: Device, work: Work | None = None, suggest=True) -> Estimate:
+    """Memory and time of a run; with `suggest`, the cheapest changes that would make it fit, where it does not.
+
+    Without `work`, the most that the settings allow.
+    """
+    work = work or assumed_work(config, device)
+    trained = trainable(shape, config)
+    parts_ = {
+        "weights": _weights(shape, config, device),
+        "adapter": 0 if config.method == "full" else trained * _bytes(config, device),
+        "gradients": trained * _bytes(config, device),
+        "optimizer": trained * (8 if _bytes(config, device) == 4 else 16),
+        "activations": int(_activations(shape, config, device, work) * SLACK.get(device.kind, 1.5)),
+        "logits": min(LOGIT_ROWS, work.labelled) * shape.vocab * (8 if _bytes(config, device) == 2 else 12),
+        "runtime": int(RUNTIME.get(device.kind, GIB)),
+    }
+    total = sum(parts_.values())
+    verdict = "fits" if total <= TIGHT * device.free else "tight" if total <= device.free else "exceeds"
+    found = Estimate(verdict, total, device.free, parts_, trained, _seconds(shape, config, device, work))
+    if verdict == "exceeds" and suggest:
+        return dataclasses.replace(found, changes=tuple(_changes(shape, config, device, work)))
+    return found
+
+
+def trainable(shape: Shape, config: TrainConfig) -> int:
+    if config.method == "full":
+        return shape.numbers
+    if config.method == "prompt":
+        return config.prompt_tokens * shape.hidden
+    chosen = _chosen(shape, config.targets)
+    magnitudes = sum(one.count * one.outputs for one in chosen) if config.method == "dora" else 0
+    rows = len(config.added_tokens) * shape.hidden * (1 if shape.tied else 2)
+    return sum(one.count * config.rank * (one.inputs + one.outputs) for one in chosen) + magnitudes + rows
+
+
+def _chosen(shape: Shape, targets: str) -> list[Linear]:
+    if targets == EVERY_LINEAR:
+        return list(shape.linears)
+    names = ATTENTION_LAYERS if targets == ATTENTION else tuple(map(str.strip, targets.split(",")))
+    return [one for one in shape.linears if one.name in names]
+
+
+def _bytes(config: TrainConfig, device: Device) -> int:
+    if config.dtype == "auto":
+        return 4 if device.kind == "mps" else 2
+    return 4 if config.dtype == "float32" else 2
+
+
+def _weights(shape: Shape, config: TrainConfig, device: Device) -> int:
+    wide = _bytes(config, device)
+    if not config.quantised:
+        return shape.numbers * wide
+    # a 4-bit layer is unpacked to be multiplied with, one at a time
+    unpacked = max((one.inputs * one.outputs for one in shape.linears), default=0) * wide
+    return int(shape.in_linears * NF4_BYTES + (shape.numbers - shape.in_linears) * wide + unpacked)
+
+
+def _activations(shape: Shape, config: TrainConfig, device: Device, work: Work) -> float:
+    """Bytes that autograd keeps for the largest piece."""
+    wide, queries = _bytes(config, device), shape.heads * shape.head
+    norms = 2 * 4 * shape.hidden  # in fp32
+    attention = 3 * queries * wide
+    # eager attention keeps its scores, in fp32 and as they are multiplied; the fused kernels do not
+    attention += (4 + wide) * shape.heads * work.longest if device.kind == "cpu" else queries * wide
+    mlp = (3 if shape.gated else 2) * shape.intermediate * wide
+    inputs = 0 if config.method == "prompt" else (2 * shape.hidden + queries + shape.intermediate) * wide
+    kept = work.tokens * shape.layers * (norms + attention + mlp + inputs)
+    if config.method != "dora":
+        return kept
+    # DoRA keeps its outputs before and after scaling, and the weights whose norms it takes
+    outputs = sum(one.count * one.outputs for one in shape.linears)
+    return kept + work.tokens * 2 * outputs * wide + 1.3 * shape.in_linears * wide
+
+
+def _seconds(shape: Shape, config: TrainConfig, device: Device, work: Work) -> float | None:
+    """2 operations a parameter forward, 2 for the inputs' gradients, 2 more for the weights' where they are trained."""
+    if not (work.steps and device.rate):
+        return None
+    operations = (6 if config.method == "full" else 4) * shape.numbers * work.step_tokens * work.steps
+    return operations / device.rate * (1.5 if config.method == "dora" else 1.0)
+
+
+# ---- what would make it fit ------------------------------------------------------------------------------------
+
+
+def _changes(shape: Shape, config: TrainConfig, device: Device, work: Work, count: int = 3) -> Iterator[Change]:
+    """The `count` cheapest changes; several at once only where none alone is enough. Cheapest: least in the result."""
+    single = list(_candidates(config, device, work))
+    yielded, seen = 0, set()
+    for number in (1, 2, 3):
+        for chosen in combinations(single, number):
+            settings = {key: value for one, _ in chosen for key, value in one.items()}
+            if len(settings) < number or frozenset(settings) in seen:
+                continue  # two values for one setting, or a larger step of a change that is enough already
+            try:
+                changed = check(dataclasses.replace(config, **settings))
+            except PlaygroundError:
+                continue
+            after = estimate(shape, changed, device, scaled(work, config, changed, device), suggest=False)
+            if after.verdict == "exceeds":
+                continue
+            yield Change(settings, "; ".join(words for _, words in chosen), after)
+            yielded += 1
+            seen.add(frozenset(settings))
+            if yielded == count:
+                return
+        if yielded:
+            return
+
+
+def _candidates(config: TrainConfig, device: Device, work: Work) -> Iterable[tuple[dict, str]]:
+    """Changes with what they cost, the least first; of one setting the smallest change first."""
+    if config.dtype == "float32":
+        yield {"dtype": "bfloat16"}, "hold the weights in bfloat16: half the memory, a little less exact"
+    if work.tokens > work.longest:
+        yield (
+            {"piece_tokens": max(8, work.longest)},
+            f"run a step in pieces of {work.longest:,} tokens: the same result, a little slower",
+        )
+    if config.method in ("full", "dora"):
+        yield {"method": "lora"}, "train a LoRA adapter: far fewer numbers, nearly as good for a new format"
+    if not config.quantised and config.method not in ("full", "pissa"):
+        slower = "slow on a CPU" if device.kind == "cpu" else "a little slower"
+        name = {"method": "qlora"} if config.method == "lora" else {"load_in_4bit": True}
+        yield name, f"hold the base in 4 bits: a quarter of the weights' memory, {slower}"
+    if config.is_lora and config.targets == EVERY_LINEAR:
+        yield {"targets": ATTENTION}, "adapt the attention layers only: learns a little less"
+    for smaller in _halves(config.rank, 4) if config.is_lora else ():
+        yield {"rank": smaller}, f"rank {smaller}: a smaller adapter"
+    for smaller in _halves(config.batch_size, 1):
+        yield {"batch_size": smaller}, f"batch size {smaller}: noisier steps, so lower the learning rate"
+    for shorter in _halves(work.longest, 64):
+        yield {"max_length": shorter}, f"cut rows at {shorter:,} tokens: longer rows lose their end"
+
+
+def _halves(value: int, low: int) -> Iterator[int]:
+    while value // 2 >= low:
+        value //= 2
+        yield value

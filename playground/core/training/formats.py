@@ -1,0 +1,128 @@
+"""Does an answer have the form that a recipe teaches? Text in, yes or no out; and the rows of JSON calls. No torch."""
+
+import json
+import random
+import re
+from collections.abc import Sequence
+
+from playground.core import phrases, synthesis
+from playground.core.tool_formats import react
+from playground.core.tool_formats.values import Call, Fault
+from playground.core.tools import calculator, weather
+
+# What a recipe can be scored by → what the share counts.
+SCORES = {
+    "exact_calls": "exact calls",
+    "json_calls": "exact calls in JSON",
+    "reasoning_format": "answers that think first",
+    "react_format": "answers in the ReAct form",
+    "persona": "answers in the persona",
+}
+# One thought, closed, and one answer, closed: the reasoning template's form.
+REASONING = re.compile(r"\s*<\|thinking\|>(.+?)</\|thinking\|>\s*<answer>(.+?)</answer>\s*", re.DOTALL)
+STEP = re.compile(r"\s*(?:<Thought>.+?</Thought>\s*)?(?P<act>.+)", re.DOTALL)
+FINAL = re.compile(r"<Final_Answer>.+?</Final_Answer>\s*", re.DOTALL)
+
+
+def thinks_first(answer: str) -> bool:
+    """`<|thinking|>…</|thinking|>` and then `<answer>…</answer>`, each once, and nothing beside them."""
+    return bool(REASONING.fullmatch(answer)) and answer.count("<answer>") == answer.count("<|thinking|>") == 1
+
+
+def is_react(answer: str) -> bool:
+    """A thought, then either actions that can be read or a final answer; no invented observation."""
+    if "<Observation>" in answer or "<Thought>" not in answer:
+        return False
+    act = STEP.fullmatch(answer)
+    if act and FINAL.fullmatch(act["act"]):
+        return True
+    calls = react.parse(answer).calls
+    return bool(calls) and not any(isinstance(call, Fault) for call in calls)
+
+
+def in_persona(answer: str, marks: Sequence[str]) -> bool:
+    """All the marks of the persona are in the answer, in whatever case."""
+    return all(mark.lower() in answer.lower() for mark in marks)
+
+
+# ---- JSON calls ------------------------------------------------------------------------------------------------
+
+
+def json_calls(n: int, seed: int = 0, split: str = phrases.TRAIN) -> list[dict]:
+    """`n` pairs: a question, and the calls it needs as a JSON list of `{"name", "arguments"}`, empty where none is."""
+    pairs: dict[str, dict] = {}
+    for row in synthesis.tool_calls(n + n // 5 + 20, seed, split):
+        ((messages, due),) = synthesis.questions([row])
+        question = messages[-1]["content"]
+        pairs.setdefault(question, {"instruction": question, "output": json.dumps(due, ensure_ascii=False)})
+    return list(pairs.values())[:n]
+
+
+def read_json_calls(answer: str) -> list[Call | Fault]:
+    """The calls in an answer that should be a JSON list of them."""
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        return [Fault("malformed", f"the answer is not JSON: {error}", answer)]
+    return [_call(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _call(value) -> Call | Fault:
+    if isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("arguments"), dict):
+        return Call(value["name"], value["arguments"])
+    return Fault("malformed", 'a call must be {"name": …, "arguments": {…}}', json.dumps(value))
+
+
+def inconsistent(pairs: Sequence[dict]) -> list[str]:
+    """What is wrong with pairs, a sentence each: unreadable calls, calls that fit no tool, contradictions."""
+    from playground.core import tools
+
+    schemas, seen, found = tools.schemas(), {}, []
+    for number, pair in enumerate(pairs, 1):
+        question, output = pair["instruction"], pair["output"]
+        first, answer = seen.setdefault(question, (number, output))
+        if answer != output:
+            found.append(f"row {number} answers {question!r} differently from row {first}")
+        for call in read_json_calls(output):
+            fault = call if isinstance(call, Fault) else tools.check(call, schemas)
+            if fault:
+                found.append(f"row {number}: {fault.reason}")
+    return found
+
+
+# ---- ReAct -----------------------------------------------------------------------------------------------------
+
+_THOUGHTS = {
+    calculator.NAME: (
+        "I have to work out {expression}. The calculator does that exactly.",
+        "This is arithmetic: {expression}. I use the calculator.",
+        "The numbers ask for {expression}, so I call the calculator.",
+    ),
+    weather.NAME: (
+        "The weather in {city} changes, so I look it up.",
+        "I do not know the weather in {city}. The weather tool does.",
+        "For {city} I need the weather tool.",
+    ),
+    "result": ("The result is there, so I can answer.", "Now I know enough to answer.", "I have what I need."),
+    "talk": ("No tool helps here; I answer myself.", "I can say this without a tool.", "This needs no tool."),
+}
+
+
+def react_rows(n: int, seed: int = 0, split: str = phrases.TRAIN) -> list[dict]:
+    """`n` rows of tool calls and talk in which the assistant says what it thinks before it acts or answers."""
+    rng = random.Random(f"react {split} {seed}")
+    return [
+        {**row, "messages": [_thoughtful(row["messages"], i, rng) for i in range(len(row["messages"]))]}
+        for row in synthesis.tool_calls(n, seed, split)
+    ]
+
+
+def _thoughtful(messages: list[dict], i: int, rng: random.Random) -> dict:
+    message = messages[i]
+    if message["role"] != "assistant":
+        return message
+    calls = [call["function"] for call in message.get("tool_calls", ())]
+    thoughts = [rng.choice(_THOUGHTS[call["name"]]).format(**call["arguments"]) for call in calls]
+    if not calls:
+        thoughts = [rng.choice(_THOUGHTS["result" if messages[i - 1]["role"] == "tool" else "talk"])]
+    return {"role": "assistant", "reasoning_content": " ".join(thoughts), **message}

@@ -1,0 +1,74 @@
+"""The linear layers that an adapter can go to, read from the files' headers. No torch: the page lists them."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from playground.errors import PlaygroundError
+
+ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "query_key_value", "qkv_proj", "c_attn", "dense")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Layers of one name: how many there are, and the size of each (of the first, where they differ)."""
+
+    name: str
+    count: int
+    inputs: int
+    outputs: int
+
+    @property
+    def attention(self) -> bool:
+        return self.name in ATTENTION_LAYERS
+
+
+def linear_layers(folder: Path) -> list[Linear]:
+    """The linear layers in a model folder's blocks by name, in the model's order, from the safetensors headers alone.
+
+    They are the two-dimensional weights in numbered blocks; embeddings and the output head are outside of those.
+    """
+    found: dict[str, Linear] = {}
+    for tensor, shape in sorted(_shapes(folder).items(), key=lambda pair: _order(pair[0])):
+        match = re.fullmatch(r"(?:.+\.)?\d+\.(?:.+\.)?([^.]+)\.weight", tensor)
+        if not match or len(shape) != 2:
+            continue
+        before = found.get(match[1])
+        found[match[1]] = Linear(match[1], before.count + 1 if before else 1, *(_sizes(before, shape)))
+    return list(found.values())
+
+
+def parameters(folder: Path) -> int:
+    """Numbers in the weight files (tied weights are stored once)."""
+    return sum(math.prod(shape) for shape in _shapes(folder).values())
+
+
+def check_names(targets: str, there: Iterable[str]) -> list[str]:
+    """The names in `targets`, or PlaygroundError with those that this model has."""
+    names = sorted(set(filter(None, map(str.strip, targets.split(",")))))
+    there = sorted(there)
+    has = f"it has {', '.join(there)} (or use targets all-linear or attention)"
+    if not names:
+        raise PlaygroundError(f"targets names no layer of this model; {has}")
+    if unknown := [name for name in names if name not in there]:
+        raise PlaygroundError(f"this model has no linear layer called {unknown[0]!r}; {has}")
+    return names
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    from playground.core.models import read_safetensors_header
+
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    if not files:
+        raise PlaygroundError(f"{folder} has no model.safetensors")
+    return {name: entry["shape"] for path in files for name, entry in read_safetensors_header(path).items()}
+
+
+def _order(name: str) -> tuple:
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in name.split("."))
+
+
+def _sizes(before: Linear | None, shape) -> tuple[int, int]:
+    return (before.inputs, before.outputs) if before else (shape[1], shape[0])

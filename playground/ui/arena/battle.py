@@ -1,0 +1,362 @@
+"""Blind battle: two hidden lanes answer the same question, a vote, then their names."""
+
+import html
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import gradio as gr
+
+from playground.config import SamplingConfig
+from playground.core import battles
+from playground.core.messages import Conversation
+from playground.errors import PlaygroundError
+from playground.services.votes import Battle, Refused, Side, Ticket
+from playground.ui.arena import session
+from playground.ui.arena.chat import MAX_CHARACTERS, TICK, bubbles
+from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.lanes import read_lane
+
+OWN, BUILT_IN, SHARED = "My own question", "A built-in question", "The class's list"
+ANY = "any"
+CHOICES = {
+    "left": "Left is better",
+    "right": "Right is better",
+    "tie": "Tie",
+    "both bad": "Both bad",
+}
+REASONS = {"stop": "finished", "length": "cut at the longest reply", "cancelled": "stopped"}
+
+CSS = """
+.battle-side { min-width: min(300px, 100%) !important; }
+.battle-side .message { font-size: var(--text-md); overflow-wrap: anywhere; }
+.battle-side .message .md { white-space: pre-wrap; }
+.battle-line { font-size: var(--text-sm); color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.battle-reveal p { margin: 0 0 4px; overflow-wrap: anywhere; }
+.battle-reveal .leak { color: #8a5300; }
+.dark .battle-reveal .leak { color: #ffca7a; }
+"""
+# Keys 1 to 4, where nobody is writing; once per page, and only while the button can be pressed.
+KEYS = """
+if (!window.battleKeys) {
+  window.battleKeys = true;
+  const ids = {1: "battle-left", 2: "battle-right", 3: "battle-tie", 4: "battle-both"};
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const writing = "input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable=true]";
+    if (event.target.closest?.(writing)) return;
+    const button = ids[event.key] && document.getElementById(ids[event.key]);
+    if (!button || button.disabled || button.offsetParent === null) return;
+    event.preventDefault();
+    button.click();
+  });
+}
+"""
+HELP = (
+    '<div class="battle-line">Ask something: two lanes of the pool answer, and you do not see which. Say which reply '
+    "is better (keys 1 left, 2 right, 3 tie, 4 both bad); then the names are shown.</div>"
+)
+
+
+@dataclass
+class Duel:
+    """One visitor's battle. `tickets` holds the right to vote: whoever takes it out may use it."""
+
+    sides: tuple = ()  # the lanes, left and right
+    replies: tuple = ()
+    leaks: tuple = ((), ())
+    prompt: str = ""
+    tickets: list[Ticket] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)  # prompts this visitor had before
+    votes: int = 0
+
+    @property
+    def busy(self) -> bool:
+        return any(not reply.done for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class View:
+    """The components that handlers write to."""
+
+    prompt: gr.Textbox
+    ask: gr.Button
+    stop: gr.Button
+    chats: tuple[gr.Chatbot, gr.Chatbot]
+    lines: tuple[gr.HTML, gr.HTML]
+    buttons: tuple[gr.Button, ...]
+    skip: gr.Button
+    reveal: gr.HTML
+    line: gr.HTML
+
+    @property
+    def all(self) -> list:
+        return [
+            *(self.prompt, self.ask, self.stop, *self.chats, *self.lines),
+            *(*self.buttons, self.skip, self.reveal, self.line),
+        ]
+
+
+def build(services: Services) -> View:
+    duel = gr.State(Duel(), delete_callback=stop)
+    gr.HTML(HELP, js_on_load=KEYS)
+    line = gr.HTML(elem_id="battle-session")
+    with gr.Row():
+        source = gr.Radio([OWN, BUILT_IN, SHARED], value=OWN, label="Question", min_width=260, elem_id="battle-source")
+        category = gr.Dropdown(
+            [("any", ANY), *((name, name) for name in battles.prompt_sets())],
+            value=ANY,
+            label="Category",
+            info="the leaderboard can show one category",
+            min_width=160,
+        )
+    with gr.Row(elem_classes="ask"):
+        prompt = gr.Textbox(
+            label="Question for both",
+            lines=2,
+            max_lines=8,
+            placeholder="Ask two hidden lanes the same thing",
+            elem_id="battle-prompt",
+            scale=6,
+            min_width=280,
+        )
+        with gr.Column(scale=1, min_width=120):
+            ask_button = gr.Button("Start battle", variant="primary", elem_id="battle-ask")
+            stop_button = gr.Button("Stop", variant="stop", visible=False, elem_id="battle-stop")
+    with gr.Row():
+        chats, lines = zip(*(_side(title) for title in ("Left", "Right")), strict=True)
+    with gr.Row():
+        buttons = tuple(
+            gr.Button(title, interactive=False, min_width=110, elem_id=f"battle-{choice.split()[0]}")
+            for choice, title in CHOICES.items()
+        )
+        skip_button = gr.Button("Skip and show the names", interactive=False, min_width=150, elem_id="battle-skip")
+    reveal = gr.HTML(elem_id="battle-reveal")
+    session.build(services, line)
+    view = View(prompt, ask_button, stop_button, chats, lines, buttons, skip_button, reveal, line)
+
+    source.change(
+        lambda chosen: gr.update(interactive=chosen == OWN, value="", placeholder=_placeholder(chosen)),
+        source,
+        prompt,
+        **QUIET,
+    )
+    gr.on(
+        [ask_button.click, prompt.submit],
+        partial(shown(ask), services, view),
+        [duel, source, category, prompt],
+        view.all,
+        **QUEUED,
+    )
+    stop_button.click(stop, duel, None, **QUIET)
+    for button, choice in zip(buttons, CHOICES, strict=True):
+        button.click(partial(shown(vote), services, view, choice), [duel, source], view.all, **QUEUED)
+    skip_button.click(partial(shown(skip), services, view), [duel, source], view.all, **QUEUED)
+    return view
+
+
+def _side(title: str):
+    with gr.Column(elem_classes="battle-side"):
+        chat = gr.Chatbot(
+            label=title,
+            height=300,
+            render_markdown=False,
+            placeholder="The hidden lane answers here.",
+            feedback_options=None,
+            buttons=[],
+        )
+        return chat, gr.HTML()
+
+
+def _placeholder(source: str) -> str:
+    if source == OWN:
+        return "Ask two hidden lanes the same thing"
+    return "Drawn when the battle starts" + (" from the list the teacher has shared" if source == SHARED else "")
+
+
+# --- handlers ---
+
+
+def ask(services: Services, view: View, duel: Duel, source: str, category: str, prompt: str) -> Iterator[dict]:
+    """Draw two lanes, ask both at once, store what they say; then the vote is open."""
+    if duel.busy:
+        raise PlaygroundError("both lanes are still answering; wait, or press Stop")
+    if duel.tickets:
+        raise PlaygroundError("this battle waits for your vote; vote, or skip it")
+    seed = secrets.randbelow(2**31)
+    category, prompt = _question(services, duel, source, category, prompt, seed)
+    lanes, name = _drawn(services, seed)
+    asked = Conversation([{"role": "user", "content": prompt}], [])
+    replies = tuple(services.engine.replies([(lane, asked) for lane in lanes]))
+    try:
+        sides = [Side(lane.label, _settings(lane), asked.messages) for lane in lanes]
+        ticket = services.votes.start(Battle("blind", *sides, name, category))
+    except BaseException:
+        _cancel(replies)
+        raise
+    duel.sides, duel.replies, duel.prompt, duel.leaks = lanes, replies, prompt, ((), ())
+    duel.asked.append(prompt)
+    try:
+        yield from _stream(services, view, duel)
+    finally:
+        _cancel(replies)  # also when the browser has gone
+    yield _over(services, view, duel, ticket, source)
+
+
+def _question(services: Services, duel: Duel, source: str, category: str, prompt: str, seed: int) -> tuple[str, str]:
+    """(category, prompt) of the battle."""
+    category = "" if category in (ANY, None) else category
+    if source == SHARED:
+        shared = services.votes.session().prompts
+        if not shared:
+            raise PlaygroundError("the class has no shared list yet; the teacher adds one below, or ask your own")
+        return category, battles.draw(shared, duel.asked, seed)
+    if source == BUILT_IN:
+        sets = battles.prompt_sets()
+        chosen = {text: name for name, texts in sets.items() if category in ("", name) for text in texts}
+        drawn = battles.draw(list(chosen), duel.asked, seed)
+        return chosen[drawn], drawn
+    if not (prompt or "").strip():
+        raise PlaygroundError("write a question first, or take a built-in one")
+    if len(prompt) > MAX_CHARACTERS:
+        raise PlaygroundError(
+            f"a question may have at most {MAX_CHARACTERS:,} characters, this one has {len(prompt):,}; shorten it"
+        )
+    return category, prompt
+
+
+def _drawn(services: Services, seed: int) -> tuple[tuple, str]:
+    """The two lanes, left and right, and the session's name."""
+    name = services.votes.session().name
+    lanes = {}
+    for key in session.pool_keys(services):
+        lane = read_lane(services, key, SamplingConfig(seed=seed))
+        lanes[lane.label] = lane
+    if len(lanes) < 2:
+        raise PlaygroundError(
+            f"a battle needs two lanes or more in the pool, there {'is' if len(lanes) == 1 else 'are'} {len(lanes)}; "
+            "choose them under “For the teacher”, or get another model"
+        )
+    return tuple(lanes[label] for label in battles.pair(list(lanes), services.votes.met(name), seed)), name
+
+
+def _settings(lane) -> dict:
+    return {"model": lane.model, "adapter": lane.adapter, "template": lane.template, **asdict(lane.sampling)}
+
+
+def _stream(services: Services, view: View, duel: Duel) -> Iterator[dict]:
+    question = [{"role": "user", "content": duel.prompt}]
+    update = {
+        view.prompt: gr.update(value=duel.prompt, interactive=False),
+        view.ask: gr.update(visible=False),
+        view.stop: gr.update(visible=True),
+        view.reveal: "",
+    }
+    update |= {button: gr.update(interactive=False) for button in (*view.buttons, view.skip)}
+    while True:
+        done = not duel.busy  # read before the texts, so that the last text is never missed
+        loading = any(services.engine.state(lane.model).startswith("loading") for lane in duel.sides)
+        for chat, line, reply in zip(view.chats, view.lines, duel.replies, strict=True):
+            update |= {chat: bubbles(question, reply), line: _line(reply, loading)}
+        yield update
+        if done:
+            return
+        update = {}
+        time.sleep(TICK)
+
+
+def _line(reply, loading: bool = False) -> str:
+    """How far a reply is; neither speed nor tokens, which would tell the lanes apart."""
+    if not reply.done:
+        said = "writing …" if reply.text else "a model is being loaded …" if loading else "waiting …"
+    else:
+        said = "failed" if reply.error else REASONS.get(reply.finish_reason, str(reply.finish_reason))
+        said += " · it wrote nothing" if not reply.text else ""
+    return f'<div class="battle-line">{html.escape(said)}</div>'
+
+
+def _over(services: Services, view: View, duel: Duel, ticket: Ticket, source: str) -> dict:
+    """The replies are there: store them and open the vote; without two of them there is none."""
+    failed = [str(reply.error) for reply in duel.replies if reply.error]
+    if failed or all(not reply.text for reply in duel.replies):
+        return {**_ready(view, source), view.reveal: _failed(failed[0] if failed else "neither lane wrote anything")}
+    words = battles.telltales([lane.model for lane in duel.sides], [lane.adapter or "" for lane in duel.sides])
+    duel.leaks = tuple(tuple(battles.leaks(reply.text, words, duel.prompt)) for reply in duel.replies)
+    try:
+        services.votes.finish(ticket, *(reply.text for reply in duel.replies), duel.leaks)
+    except PlaygroundError as error:
+        return {**_ready(view, source), view.reveal: _failed(str(error))}
+    duel.tickets.append(ticket)
+    return {
+        view.stop: gr.update(visible=False),
+        **{button: gr.update(interactive=True) for button in (*view.buttons, view.skip)},
+    }
+
+
+def _failed(why: str) -> str:
+    return f'<div class="notice failed"><p>There is no vote on this battle: {html.escape(why)}</p></div>'
+
+
+def _ready(view: View, source: str = OWN) -> dict:
+    """A new battle can begin."""
+    return {
+        view.prompt: gr.update(interactive=source == OWN, value=""),
+        view.ask: gr.update(visible=True, value="Next battle"),
+        view.stop: gr.update(visible=False),
+        **{button: gr.update(interactive=False) for button in (*view.buttons, view.skip)},
+    }
+
+
+def vote(services: Services, view: View, choice: str, duel: Duel, source: str = OWN) -> dict:
+    """Store the vote, then show the names. The second click of a double click finds no ticket and does nothing."""
+    return _close(services, view, duel, source, choice)
+
+
+def skip(services: Services, view: View, duel: Duel, source: str = OWN) -> dict:
+    """Show the names without a vote; there is none afterwards."""
+    return _close(services, view, duel, source, None)
+
+
+def _close(services: Services, view: View, duel: Duel, source: str, choice: str | None) -> dict:
+    try:
+        ticket = duel.tickets.pop()
+    except IndexError:
+        if not duel.replies:
+            raise PlaygroundError("there is nothing to vote on yet: start a battle first") from None
+        return {view.reveal: gr.skip()}
+    try:
+        if choice is None:
+            services.votes.reveal(ticket)
+        else:
+            services.votes.vote(ticket, choice)
+    except Refused as error:
+        return {**_ready(view, source), view.reveal: _failed(str(error))}
+    except PlaygroundError:  # a locked database, say: the vote can be given again
+        duel.tickets.append(ticket)
+        raise
+    duel.votes += choice is not None
+    return {**_ready(view, source), view.reveal: revealed(duel, choice), view.line: session.where(services)}
+
+
+def revealed(duel: Duel, choice: str | None) -> str:
+    """Both names, the vote, and what gave a name away, as HTML."""
+    rows = []
+    for side, lane, leaks in zip(("Left", "Right"), duel.sides, duel.leaks, strict=True):
+        flag = f' <span class="leak">(it gave away: {html.escape(", ".join(leaks))})</span>' if leaks else ""
+        rows.append(f"<p>{side} was <b>{html.escape(lane.label)}</b>{flag}</p>")
+    said = f"Your vote: {CHOICES[choice].lower()}." if choice else "You skipped this one; it has no vote."
+    rows.append(f'<p class="battle-line">{said} Votes you gave: {duel.votes}</p>')
+    return f'<div class="battle-reveal">{"".join(rows)}</div>'
+
+
+def stop(duel: Duel) -> None:
+    """End both replies; what they have written stays and can be voted on."""
+    _cancel(duel.replies)
+
+
+def _cancel(replies) -> None:
+    for reply in replies:
+        if not reply.done:
+            reply.cancel()

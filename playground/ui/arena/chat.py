@@ -1,0 +1,261 @@
+"""A round of the chat: one prompt, every lane answers; what is shown, stopped, asked again, edited and cleared."""
+
+import html
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import gradio as gr
+
+from playground.core.messages import Conversation
+from playground.core.tools import TOOLS, schemas
+from playground.errors import PlaygroundError
+from playground.services.engine import with_seed
+from playground.ui.lanes import MAX_LANES, read_lanes, read_systems
+
+MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
+TICK = 0.3  # seconds between two updates while lanes stream; on two cores, more of them starve page and model
+EDIT, KEEP = "Edit last question", "Do not edit"
+
+
+@dataclass
+class Chat:
+    """One visitor's chat. Handlers share it and change it in place, so that Stop reaches the running replies."""
+
+    visitor: str = field(default="", compare=False)  # tells visitors apart, and nothing else; from the first question
+    histories: list[list[dict]] = field(default_factory=lambda: [[] for _ in range(MAX_LANES)])
+    replies: list = field(default_factory=lambda: [None] * MAX_LANES)
+    lanes: list = field(default_factory=lambda: [None] * MAX_LANES)  # as asked in the last round
+    asked: list = field(default_factory=lambda: [None] * MAX_LANES)  # the messages each of them was sent
+    attempts: list[int] = field(default_factory=lambda: [0] * MAX_LANES)  # how often the last question was asked again
+    editing: bool = False  # the next prompt takes the place of the last question and its answers
+    battle: str = ""  # id of what can be voted on; empty before the first round and after the vote
+
+    @property
+    def busy(self) -> bool:
+        return any(reply is not None and not reply.done for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class LaneView:
+    """The components of one lane."""
+
+    column: gr.Column
+    settings: gr.Accordion
+    model: gr.Dropdown
+    adapter: gr.Dropdown
+    template: gr.Dropdown
+    temperature: gr.Number
+    system: gr.Textbox
+    chatbot: gr.Chatbot
+    status: gr.HTML
+    stop: gr.Button
+    again: gr.Button
+    exact: gr.Code
+
+    @property
+    def inputs(self) -> list:
+        return [self.model, self.adapter, self.template, self.temperature, self.system]
+
+
+@dataclass(frozen=True)
+class View:
+    """The components that handlers write to."""
+
+    prompt: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    edit: gr.Button
+    lanes: tuple[LaneView, ...]
+    left: gr.Dropdown
+    right: gr.Dropdown
+    vote_buttons: tuple[gr.Button, ...]
+    counts: gr.HTML
+
+    @property
+    def round_outputs(self) -> list:
+        """What a round of answers may change."""
+        per_lane = [c for lane in self.lanes for c in (lane.chatbot, lane.status, lane.stop, lane.again, lane.exact)]
+        return [self.prompt, self.send, self.stop, self.edit, *per_lane, *self.vote_buttons, self.left, self.right]
+
+
+# --- a round: every lane answers ---
+
+
+def send(services, view, chat, prompt, system, tools, sanitize, count, *values) -> Iterator[dict]:
+    """Ask all lanes at once and show their answers as they come."""
+    if chat.busy:
+        raise PlaygroundError("the lanes are still answering; press Stop first")
+    if not prompt.strip():
+        raise PlaygroundError("write a prompt first, or pick one of the examples")
+    if len(prompt) > MAX_CHARACTERS:
+        raise PlaygroundError(
+            f"a message may have at most {MAX_CHARACTERS:,} characters, this one has {len(prompt):,};"
+            " shorten it and send again"
+        )
+    lanes = read_lanes(services, count, sanitize, values)
+    before = [_before_last(history) if chat.editing else history for history in chat.histories]
+    histories = [[*before[index], {"role": "user", "content": prompt}] for index in range(count)]
+    asked = dict(enumerate(zip(lanes, histories, read_systems(count, system, values), strict=True)))
+    chat.attempts = [0] * MAX_LANES
+    yield from _answer(services, view, chat, asked, tools)
+
+
+def _before_last(history: list[dict]) -> list[dict]:
+    """The turns before the last question; all of them where nothing was asked yet."""
+    asked = [place for place, message in enumerate(history) if message["role"] == "user"]
+    return history[: asked[-1]] if asked else history
+
+
+def edit(view: View, chat: Chat) -> dict:
+    """Put the last question back into the prompt's field: sending it replaces the question and its answers."""
+    if chat.busy:
+        raise PlaygroundError("the lanes are still answering; press Stop first")
+    if chat.editing:
+        chat.editing = False
+        return {view.prompt: "", view.edit: EDIT}
+    last = next((_last_question(history) for history in chat.histories if history), None)
+    if last is None:
+        raise PlaygroundError("nothing has been asked yet; write a prompt and send it")
+    chat.editing = True
+    return {view.prompt: last, view.edit: KEEP}
+
+
+def _last_question(history: list[dict]) -> str | None:
+    return next((message["content"] for message in reversed(history) if message["role"] == "user"), None)
+
+
+def regenerate(services, view, index, chat, system, tools, sanitize, count, *values) -> Iterator[dict]:
+    """Ask one lane its last question again, with the settings as they are now."""
+    if chat.busy:
+        raise PlaygroundError("the lanes are still answering; press Stop first")
+    history = chat.histories[index]
+    while history and history[-1]["role"] != "user":
+        history = history[:-1]
+    if not history:
+        raise PlaygroundError(f"lane {index + 1} has not been asked anything yet")
+    lane = read_lanes(services, count, sanitize, values)[index]
+    chat.attempts[index] += 1
+    lane = with_seed(lane, lane.sampling.seed + chat.attempts[index])  # the same seed would give the same reply
+    asked = {index: (lane, history, read_systems(count, system, values)[index])}
+    yield from _answer(services, view, chat, asked, tools, keep_prompt=True)
+
+
+def _answer(services, view, chat, asked: dict, tools: bool, keep_prompt: bool = False) -> Iterator[dict]:
+    """Stream `asked` ({lane index: (lane, history ending with the question, system prompt)}) into the page."""
+    offered = schemas(list(TOOLS)) if tools else []
+    sent = {
+        index: [*([{"role": "system", "content": system}] if system.strip() else []), *history]
+        for index, (_, history, system) in asked.items()
+    }
+    requests = [(lane, Conversation(sent[index], offered)) for index, (lane, _, _) in asked.items()]
+    chat.visitor = chat.visitor or uuid.uuid4().hex
+    replies = _start(services.engine, requests, list(asked), chat.visitor)
+    for (index, (lane, history, _)), reply in zip(asked.items(), replies, strict=True):
+        chat.histories[index], chat.lanes[index], chat.replies[index] = history, lane, reply
+        chat.asked[index] = sent[index]
+    chat.battle = ""
+    running = dict(zip(asked, replies, strict=True))
+    try:
+        update = {view.send: gr.update(visible=False), view.stop: gr.update(visible=True)}
+        update |= {button: gr.update(interactive=False) for button in view.vote_buttons}
+        if not keep_prompt:
+            chat.editing = False
+            update |= {view.prompt: "", view.edit: EDIT}
+        for index, reply in running.items():
+            update[view.lanes[index].exact] = _exact(reply)
+            update[view.lanes[index].stop] = gr.update(interactive=True)
+            update[view.lanes[index].again] = gr.update(interactive=False)
+        while running:
+            for index, reply in list(running.items()):
+                if chat.replies[index] is not reply:  # this lane was cleared meanwhile
+                    del running[index]
+                    continue
+                done = reply.done  # read before the text, so that the last text is never missed
+                update[view.lanes[index].chatbot] = bubbles(chat.histories[index], reply)
+                update[view.lanes[index].status] = status(
+                    reply, services.engine.state(reply.lane.model), services.engine.ahead(reply)
+                )
+                if done:
+                    del running[index]
+                    if reply.text:
+                        chat.histories[index] = [*chat.histories[index], {"role": "assistant", "content": reply.text}]
+                    update[view.lanes[index].exact] = _exact(reply)
+                    update[view.lanes[index].stop] = gr.update(interactive=False)
+                    update[view.lanes[index].again] = gr.update(interactive=True)
+            if not running:
+                if sum(reply is not None for reply in chat.replies) > 1:
+                    chat.battle = uuid.uuid4().hex
+                    update |= {button: gr.update(interactive=True) for button in view.vote_buttons}
+                update |= {view.send: gr.update(visible=True), view.stop: gr.update(visible=False)}
+            yield update
+            update = {}
+            if running:
+                time.sleep(TICK)
+    finally:
+        # also when the browser has gone: nobody is left to read the rest
+        for reply in running.values():
+            reply.cancel()
+
+
+def _start(engine, requests: list, indices: list[int], visitor: str) -> list:
+    """All replies started together, or none: then a PlaygroundError that names the lane."""
+    try:
+        return engine.replies(requests, visitor=visitor)
+    except PlaygroundError as error:
+        for index, request in zip(indices, requests, strict=True):
+            try:
+                engine.prompt(*request)
+            except PlaygroundError as cause:
+                raise PlaygroundError(f"lane {index + 1}: {cause}") from error
+        raise
+
+
+def bubbles(history: list[dict], reply=None) -> list[dict]:
+    """Messages for gr.Chatbot, shown as they are: it would obey HTML even with render_markdown off."""
+    answer = [] if reply is None else [{"role": "assistant", "content": reply.text or "…"}]
+    if reply is not None and reply.done and not reply.text:
+        answer = []  # the status line says that it is empty
+    return [{**message, "content": html.escape(message["content"], quote=False)} for message in [*history, *answer]]
+
+
+def _exact(reply) -> str:
+    return reply.prompt.text if reply.prompt is not None else ""
+
+
+REASONS = {"stop": "finished", "length": "cut at the longest reply", "cancelled": "stopped", "error": "failed"}
+
+
+def status(reply, engine_state: str = "ready", ahead: int = 0) -> str:
+    """One line of HTML under a lane: how fast it answers, or why it does not."""
+    if reply.error:
+        return f'<div class="lane-status failed">{html.escape(str(reply.error))}</div>'
+    waiting = f"waiting, {ahead} before it …" if ahead else "waiting …"
+    waiting = "loading the model …" if engine_state.startswith("loading") else waiting
+    parts = [f"{reply.tokens_per_second:.1f} tokens/s"] if reply.tokens_per_second else []
+    parts += [f"first after {reply.first_token_s:.1f} s"] if reply.first_token_s is not None else []
+    parts += [f"{reply.count} token{'s' if reply.count > 1 else ''}"] if reply.count else []
+    parts += [REASONS.get(reply.finish_reason, str(reply.finish_reason))] if reply.done else []
+    parts += ["it wrote nothing"] if reply.done and not reply.text else []
+    return f'<div class="lane-status">{html.escape(" · ".join(parts) or waiting)}</div>'
+
+
+def stop(chat: Chat, index: int | None = None) -> None:
+    """Stop one lane, or all; what they have answered stays."""
+    for reply in chat.replies if index is None else [chat.replies[index]]:
+        if reply is not None and not reply.done:
+            reply.cancel()
+
+
+def clear(view: View, chat: Chat, index: int | None = None) -> dict:
+    """Empty one lane, or all; the next prompt starts a new conversation there."""
+    stop(chat, index)
+    chat.battle, chat.editing = "", False
+    update = {button: gr.update(interactive=False) for button in view.vote_buttons}
+    update[view.edit] = EDIT
+    for cleared in range(MAX_LANES) if index is None else [index]:
+        chat.histories[cleared], chat.replies[cleared] = [], None
+        lane = view.lanes[cleared]
+        update |= {lane.chatbot: [], lane.status: "", lane.exact: "", lane.again: gr.update(interactive=False)}
+    return update

@@ -1,0 +1,85 @@
+"""A reply token by token: how likely the model held each one, and what else it might have said."""
+
+import html
+import math
+
+import gradio as gr
+
+from playground.ui.common import QUIET, Services
+
+CSS = """
+.token-view { line-height: 2; overflow-wrap: anywhere; font-family: var(--font-mono); font-size: var(--text-sm); }
+.token-view b {
+  font-weight: 400; padding: 1px 2px; margin: 0 1px; border-radius: 3px; white-space: pre-wrap; cursor: help;
+  background: color-mix(in srgb, var(--warn) calc(var(--doubt) * 1%), transparent);
+}
+.token-view b:focus { outline: 2px solid var(--border-color-primary); }
+.token-view p { font-family: var(--font); color: var(--body-text-color-subdued); margin: 0 0 4px; }
+"""
+EMPTY = '<div class="token-view"><p>Ask something first: then each token of the reply stands here.</p></div>'
+ABOUT = (
+    "Each token of the reply; the darker, the less likely the model held it (before temperature and sampling)."
+    " Point at one to see what else it might have said."
+)
+
+
+ELSEWHERE = '<div class="token-view"><p>A lane elsewhere does not say how likely its tokens were.</p></div>'
+
+
+def build(services: Services, chat: gr.State, lanes: int) -> None:
+    """The view of one lane's last reply; `chat.replies` are those of the lanes."""
+    with gr.Accordion("Token by token: how sure was the model?", open=False, elem_id="token-view") as panel:
+        with gr.Row():
+            lane = gr.Radio(
+                [(f"lane {index + 1}", index) for index in range(lanes)], value=0, label="Lane", min_width=200
+            )
+            button = gr.Button("Show the last reply", size="sm", min_width=140)
+        view = gr.HTML(EMPTY)
+
+    def show(chat, index: int) -> str:
+        reply = chat.replies[index]
+        if reply is None or not reply.text:
+            return EMPTY
+        if services.engine.remotes.find(reply.lane.model) is not None:
+            return ELSEWHERE
+        return tokens_html(services.engine.tokenizer(reply.lane.model), list(reply.choices))
+
+    gr.on([panel.expand, button.click, lane.input], show, [chat, lane], view, **QUIET)
+
+
+def tokens_html(tokenizer, choices: list) -> str:
+    """`choices`: `core.generation.Choice`s of a reply. Everything a model wrote is escaped."""
+    if not choices:
+        return EMPTY
+    pieces = tokenizer.pieces([choice.token for choice in choices])
+    chips = "".join(_chip(tokenizer, piece, choice) for piece, choice in zip(pieces, choices, strict=True))
+    return f'<div class="token-view"><p>{ABOUT}</p>{_summary(choices)}{chips}</div>'
+
+
+def _chip(tokenizer, piece: str, choice) -> str:
+    names = tokenizer.pieces([token for token, _ in choice.likeliest])
+    lines = [f"{percent(choice.probability)} {_visible(piece)}"]
+    lines += [
+        f"{'→' if token == choice.token else '  '} {percent(probability)} {_visible(name)}"
+        for name, (token, probability) in zip(names, choice.likeliest, strict=True)
+    ]
+    title = html.escape("\n".join(lines))
+    doubt = round(100 * (1 - choice.probability) * 0.6)
+    return f'<b tabindex="0" title="{title}" style="--doubt:{doubt}">{html.escape(_visible(piece, in_text=True))}</b>'
+
+
+def _summary(choices: list) -> str:
+    surprise = sum(-math.log(max(choice.probability, 1e-12)) for choice in choices) / len(choices)
+    first = sum(choice.likeliest[0][0] == choice.token for choice in choices) / len(choices)
+    return (
+        f"<p>{len(choices)} tokens; {first:.0%} of them were the likeliest; perplexity of the reply "
+        f"{math.exp(surprise):.2f}.</p>"
+    )
+
+
+def _visible(piece: str, in_text: bool = False) -> str:
+    return piece.replace("\n", "↵\n" if in_text else "↵") if piece else "(nothing)"
+
+
+def percent(probability: float) -> str:
+    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"

@@ -1,0 +1,1 @@
+"""The parts of the Fine-tune tab; train_tab.py puts them together."""

@@ -1,0 +1,179 @@
+"""What became of a run: its card, its note, its name, the scorecards made with it, and more steps."""
+
+import contextlib
+import html
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+
+import gradio as gr
+
+from playground.config import TrainConfig
+from playground.errors import PlaygroundError
+from playground.services import runs
+from playground.services.runs import Run
+from playground.services.scorecards import Scorecards
+from playground.ui.common import QUEUED, QUIET, Services, shown
+
+CSS = """
+.card table { border-collapse: collapse; width: 100%; font-size: var(--text-sm); }
+.card th, .card td { padding: 3px 8px; border: 0 !important; text-align: left; vertical-align: top;
+  border-top: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere; }
+.card th { font-weight: 400; color: var(--body-text-color-subdued); width: 14em; }
+.card h4 { margin: 10px 0 2px; font-size: var(--text-md); font-weight: 600; }
+.card p { margin: 4px 0; font-size: var(--text-sm); overflow-wrap: anywhere; }
+.card pre { margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--font-mono);
+  font-size: var(--text-sm); }
+.card-scroll { overflow-x: auto; }
+.card blockquote { margin: 4px 0; padding-left: 10px; border-left: 3px solid var(--primary-600);
+  white-space: pre-wrap; }
+"""
+EMPTY = (
+    '<div class="card"><p>Select a run above: its card says what was trained, how it went and how to repeat it.</p>'
+    "</div>"
+)
+MORE = 50  # steps offered
+
+
+@dataclass(frozen=True)
+class Panel:
+    card: gr.HTML
+    note: gr.Textbox
+    keep: gr.Button
+    name: gr.Textbox
+    rename: gr.Button
+    more: gr.Number
+    extend: gr.Button
+
+    @property
+    def shown(self) -> list:
+        """What `show` gives values for."""
+        return [self.card, self.note, self.name]
+
+
+def build() -> Panel:
+    card = gr.HTML(EMPTY)
+    with gr.Row():
+        note = gr.Textbox(label="Note", lines=2, max_lines=6, max_length=runs.MAX_NOTE, min_width=240, scale=3)
+        keep = gr.Button("Keep the note", size="sm", min_width=120, scale=1)
+    with gr.Row():
+        name = gr.Textbox(label="Name of the run and its adapter", max_length=64, min_width=240, scale=3)
+        rename = gr.Button("Rename", size="sm", min_width=120, scale=1)
+    with gr.Row():
+        more = gr.Number(
+            MORE, label="More steps", info="a new run that goes on from this adapter", precision=0, minimum=1,
+            min_width=240, scale=3,
+        )  # fmt: skip
+        extend = gr.Button("Go on", size="sm", min_width=120, scale=1)
+    return Panel(card, note, keep, name, rename, more, extend)
+
+
+def wire(services: Services, panel: Panel, view, opened, show_run) -> None:
+    """`opened`: the event at which the panel is opened. `show_run(name)` gives the values of `view`, its view."""
+    chooser = view.runs
+    store = Scorecards(services.paths)
+    chooser.change(partial(shown_card, services, store), chooser, panel.shown, **QUIET)
+    # written when the run has come further; note and name are left alone, for somebody may be typing there
+    view.state.change(partial(card_now, services, store), chooser, panel.card, **QUIET)
+    opened(partial(card_now, services, store, live=True), chooser, panel.card, **QUIET)
+    panel.keep.click(shown(partial(keep_note, services, store)), [chooser, panel.note], panel.card, **QUEUED)
+    panel.rename.click(
+        shown(partial(rename, services, store, show_run)), [chooser, panel.name], [*view.all, *panel.shown], **QUEUED
+    )
+    panel.extend.click(shown(partial(extend, services, show_run)), [chooser, panel.more], view.all, **QUEUED)
+
+
+def selected_run(services: Services, selected: str | None) -> Run:
+    if not selected:
+        raise PlaygroundError("select a run first")
+    return runs.find(services.paths, selected)
+
+
+def shown_card(services: Services, store: Scorecards, selected: str | None) -> list:
+    """The card, the note and the name of the selected run."""
+    try:
+        run = selected_run(services, selected)
+    except PlaygroundError:
+        return [EMPTY, "", ""]
+    return [card_html(services, store, run), run.note, run.name]
+
+
+def card_now(services: Services, store: Scorecards, selected: str | None, live: bool = False):
+    """The card of a run that has ended; a live run's only where `live` says so: reading it all at each step is much."""
+    try:
+        run = selected_run(services, selected)
+    except PlaygroundError:
+        return EMPTY
+    return gr.skip() if run.status.live and not live else card_html(services, store, run)
+
+
+def card_html(services: Services, store: Scorecards, run: Run) -> str:
+    try:
+        card = runs.card(run)
+        if not run.status.live:
+            with contextlib.suppress(OSError):  # a full disk; the page shows it all the same
+                runs.write_card(run)
+    except PlaygroundError as error:
+        return f'<div class="card"><p>{html.escape(str(error))}</p></div>'
+    lines = [f"<blockquote>{html.escape(card.note)}</blockquote>"] if card.note else []
+    for title, pairs in card.sections:
+        rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in pairs)
+        lines.append(f'<h4>{html.escape(title)}</h4><div class="card-scroll"><table>{rows}</table></div>')
+    lines.append(scorecards_html(services, store, run))
+    lines.append(f"<h4>Repeat it</h4><pre>{html.escape(card.command)}</pre>")
+    if card.missing:
+        lines.append(f"<p>This run's folder does not say: {html.escape(', '.join(card.missing))}.</p>")
+    return f'<div class="card">{"".join(lines)}</div>'
+
+
+def scorecards_html(services: Services, store: Scorecards, run: Run) -> str:
+    """The scorecards that its adapter takes part in, under its name or one it had before."""
+    taken = {other.name for other in runs.list_runs(services.paths)} - {run.name}
+    names = [run.name, *(name for name in run.former_names if name not in taken)]
+    found = {entry.id: entry for name in names for entry in store.of_adapter(name)}
+    if not found:
+        return (
+            "<h4>Scorecards</h4><p>None yet. In the Tools tab, under Scorecard, this adapter can be counted beside the "
+            "model without it.</p>"
+        )
+    rows = "".join(
+        f"<tr><th>{time.strftime('%d %b %H:%M', time.localtime(entry.created))}</th>"
+        f"<td>{html.escape(entry.name)}: {entry.done:,} of {entry.total:,} replies, "
+        f"{html.escape(', '.join(column.title for column in entry.columns))}</td></tr>"
+        for entry in found.values()
+    )
+    return f"<h4>Scorecards</h4><p>They open in the Tools tab, under Scorecard.</p><table>{rows}</table>"
+
+
+def keep_note(services: Services, store: Scorecards, selected: str | None, text: str) -> str:
+    run = selected_run(services, selected)
+    runs.write_note(run, text or "")
+    return card_html(services, store, run)
+
+
+def rename(services: Services, store: Scorecards, show_run, selected: str | None, name: str) -> list:
+    run = runs.rename(selected_run(services, selected), name or "")
+    return [*show_run(run.name), *shown_card(services, store, run.name)]
+
+
+def extend(services: Services, show_run, selected: str | None, steps: float | None) -> list:
+    """Start a run that goes on from the selected run's adapter with the same settings."""
+    run = selected_run(services, selected)
+    return show_run(services.jobs.start(extended(run, steps)).name)
+
+
+def extended(run: Run, steps: float | None) -> TrainConfig:
+    """The settings of a run that trains `run`'s adapter for so many more steps."""
+    if not run.adapter:
+        raise PlaygroundError(f"{run.name} has no adapter to go on from: it is {run.state}")
+    if not steps or steps < 1 or steps != int(steps):
+        raise PlaygroundError(f"say how many more steps, 1 or more; got {steps}")
+    name = run.name if len(run.name) <= 58 else run.name[:58].rstrip("-._")
+    config = replace(run.config, continue_from=run.name, steps=int(steps), name=f"{name}-more")
+    if not config.is_lora:
+        raise PlaygroundError(f"a run of method {config.method} cannot be gone on from; one with LoRA can")
+    if config.method in ("pissa", "eva"):  # they are starts of a LoRA; PiSSA's is saved with twice the rank
+        saved = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        config = replace(config, method="lora", rank=saved["r"], alpha=float(saved["lora_alpha"]))
+    return config

@@ -1,0 +1,305 @@
+"""The form of a run: recipe, settings in groups, and what the run would train on, counted before it starts."""
+
+import html
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+
+from playground.config import METHODS, TrainConfig, fields, parse
+from playground.core import datasets
+from playground.core.export import cli_line
+from playground.core.tokenizer import Tokenizer
+from playground.core.training import collate
+from playground.core.training.recipes import recipes
+from playground.errors import PlaygroundError
+from playground.services import runs
+from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.train import fit
+
+SIMPLE = ("data", "template", "model", "epochs", "learning_rate", "rank", "batch_size", "probe")
+NAMES = tuple(f.name for f in fields(TrainConfig) if f.name != "recipe")
+# Headings of the further settings; one that is new to this list comes under the last heading by itself.
+GROUPS = {
+    "What is trained": (
+        *("method", "targets", "alpha", "dropout", "prompt_tokens", "new_tokens"),
+        *("continue_from", "load_in_4bit"),
+    ),
+    "Rows": ("rows", "max_length", "eval_share", "eval_rows"),
+    "Steps": ("steps", "warmup_steps", "final_lr_share", "weight_decay", "clip"),
+    "While it runs": ("eval_every", "patience", "restore_best", "probe_tokens"),
+    "This run and this machine": ("name", "seed", "dtype", "threads", "piece_tokens"),
+}
+OTHERS = "Advanced"
+# A change of any of these changes how many rows, tokens or steps there will be, or the memory they take.
+COUNTED = tuple(
+    name
+    for name in (
+        *(
+            "data",
+            "template",
+            "model",
+            "rows",
+            "epochs",
+            "steps",
+            "batch_size",
+            "max_length",
+            "eval_share",
+            "eval_rows",
+        ),
+        *("method", "rank", "targets", "dtype", "load_in_4bit", "piece_tokens"),
+    )
+    if name in NAMES
+)
+COUNT_ROWS = 2000  # rendered for the count before a run; more are estimated from these
+
+CSS = """
+.plan { font-size: var(--text-sm); color: var(--body-text-color-subdued); padding: 0 4px; overflow-wrap: anywhere; }
+.plan.bad { color: #a32019; }
+.dark .plan.bad { color: #ff9c94; }
+.plan p { margin: 2px 0; }
+.plan b { color: var(--body-text-color); }
+.group-title { font-size: var(--text-sm); font-weight: 600; margin: 6px 4px 0; }
+.command textarea { font-family: var(--font-mono); font-size: var(--text-sm); }
+"""
+
+
+@dataclass(frozen=True)
+class Form:
+    recipe: gr.Dropdown
+    about: gr.HTML
+    fields: dict
+    file: gr.UploadButton
+    plan: gr.HTML
+    start: gr.Button
+    command: gr.Textbox
+    fit: tuple
+    fit_opened: gr.Accordion
+
+    @property
+    def inputs(self) -> list:
+        return [self.fields[name] for name in NAMES]
+
+
+def build(services: Services) -> Form:
+    """Recipe, the simple fields, all other fields in groups, what will be trained on, and the button."""
+    known = recipes()
+    first = next(iter(known.values()), None)
+    config = first.config() if first else TrainConfig()
+    recipe = gr.Dropdown(
+        [*((r.title, r.name) for r in known.values()), ("My own settings", "")],
+        value=first.name if first else "",
+        label="Recipe",
+        info="Fills in the settings below",
+    )
+    about = gr.HTML(about_html(first.name if first else ""))
+    form = {name: component(services, name, getattr(config, name)) for name in SIMPLE[:3]}
+    file = gr.UploadButton("Add a data file", file_types=[*datasets.SUFFIXES, ".gz"], size="sm")
+    with gr.Row():
+        form |= {name: component(services, name, getattr(config, name)) for name in SIMPLE[3:7]}
+    form["probe"] = component(services, "probe", config.probe)
+    with gr.Accordion("All settings", open=False):
+        for title, names in groups():
+            gr.HTML(f'<div class="group-title">{title}</div>')
+            with gr.Row():
+                form |= {name: component(services, name, getattr(config, name)) for name in names}
+    plan = gr.HTML('<div class="plan">Counting the rows …</div>')
+    start = gr.Button("Start training", variant="primary")
+    with gr.Accordion("Would it fit on another device?", open=False) as fit_opened:
+        elsewhere = fit.build()
+    with gr.Accordion("The same from the command line", open=False):
+        command = gr.Textbox(
+            command_line(first.name if first else "", *(getattr(config, name) for name in NAMES)),
+            show_label=False,
+            interactive=False,
+            buttons=["copy"],
+            elem_classes="command",
+        )
+    return Form(recipe, about, form, file, plan, start, command, elsewhere, fit_opened)
+
+
+def groups() -> list[tuple[str, list[str]]]:
+    """(heading, fields) of all settings that are not among the simple ones, each exactly once."""
+    found = [(title, [name for name in names if name in NAMES]) for title, names in GROUPS.items()]
+    placed = {*SIMPLE, *(name for _, names in found for name in names)}
+    found.append((OTHERS, [name for name in NAMES if name not in placed]))
+    return [(title, names) for title, names in found if names]
+
+
+def wire(services: Services, form: Form, started: Callable, outputs: list) -> None:
+    """`started(run)` gives the values for `outputs` once a run was queued."""
+    page, inputs = gr.context.Context.root_block, form.inputs
+    form.recipe.change(use_recipe, form.recipe, [form.about, *inputs], **QUIET)
+    changes = [page.load, *(form.fields[name].change for name in COUNTED)]
+    gr.on(changes, partial(shown_plan, services), inputs, form.plan, trigger_mode="always_last", **QUIET)
+    everything = [form.recipe.change, *(form.fields[name].change for name in NAMES)]
+    gr.on(everything, command_line, [form.recipe, *inputs], form.command, trigger_mode="always_last", **QUIET)
+    fit.wire(services, form.fit, form.fit_opened.expand, inputs, config_from)
+    asked = [form.fields[name] for name in ("data", *(["continue_from"] if "continue_from" in NAMES else []))]
+    page.load(partial(choices_now, services, len(asked)), None, asked, **QUIET)
+    form.file.upload(shown(partial(add_file, services)), form.file, form.fields["data"], **QUEUED)
+    form.start.click(
+        shown(lambda recipe, *values: started(start_run(services, recipe, *values))),
+        [form.recipe, *inputs],
+        outputs,
+        **QUEUED,
+    )
+
+
+def choices_now(services: Services, count: int) -> list | dict:
+    """The data sets, and the adapters that a run can go on from, as they are when the page is opened."""
+    updates = [gr.update(choices=services.datasets.names()), gr.update(choices=adapter_choices(services))]
+    return updates[:count] if count > 1 else updates[0]
+
+
+def adapter_choices(services: Services) -> list[tuple[str, str]]:
+    names = [f.parent.name if f.name == "adapter" else f.name for f in runs.adapters(services.paths)]
+    return [("none: start afresh", ""), *((name, name) for name in names)]
+
+
+def component(services: Services, name: str, value):
+    """The form's component for a setting, from its type, bounds and help text."""
+    field = next(f for f in fields(TrainConfig) if f.name == name)
+    look = {"label": name.replace("_", " ").capitalize(), "info": field.metadata["help"], "min_width": 140}
+    if name == "targets":
+        picked = [part.strip() for part in value.split(",") if part.strip()]
+        return gr.Dropdown(
+            LAYERS, value=picked, multiselect=True, allow_custom_value=True, **{**look, "min_width": 280}
+        )
+    choices = field.metadata.get("choices") or {
+        "model": [(entry.title or entry.name, entry.name) for entry in services.sources.entries()],
+        "data": services.datasets.names(),
+        "template": services.templates.choices(),
+        "continue_from": adapter_choices(services),
+    }.get(name)
+    if name == "method":
+        choices, look["min_width"] = [(f"{method}: {text}", method) for method, text in METHODS.items()], 280
+    if choices:
+        return gr.Dropdown(list(choices), value=value, allow_custom_value="choices" not in field.metadata, **look)
+    if isinstance(value, bool):
+        return gr.Checkbox(value, **look)
+    if isinstance(value, int | float):
+        return gr.Number(value, **look)
+    return gr.Textbox(value, max_lines=3, **look)
+
+
+# Names that most models have; any other can be typed, and a name that the model has not is refused with those it has.
+LAYERS = [
+    ("all linear layers", "all-linear"),
+    ("attention only", "attention"),
+    *(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")),
+]
+
+
+def use_recipe(name: str) -> list:
+    """The recipe's description and settings; "" leaves the settings as they are."""
+    if not name:
+        return [about_html(""), *[gr.skip()] * len(NAMES)]
+    config = asdict(recipes()[name].config())
+    return [about_html(name), *(form_value(field, config[field]) for field in NAMES)]
+
+
+def form_value(name: str, value):
+    """A setting as its component takes it."""
+    if name == "targets":
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def about_html(name: str) -> str:
+    if not name:
+        return '<div class="plan">Every setting is yours; a recipe\'s values are a good start.</div>'
+    recipe = recipes()[name]
+    lines = [html.escape(recipe.description)]
+    if changes := getattr(recipe, "changes", ""):
+        lines.append(f"<b>What will change:</b> {html.escape(changes)}")
+    if probe := recipe.settings.get("probe", ""):
+        lines.append(f"<b>The prompt that shows it:</b> {html.escape(probe)}")
+    return f'<div class="plan">{"".join(f"<p>{line}</p>" for line in lines)}</div>'
+
+
+def add_file(services: Services, file: str) -> dict:
+    """Keep an uploaded data file where every tab and every run finds it, once it can be read; select it."""
+    entry = services.datasets.add(Path(file))
+    if entry.problem:
+        raise PlaygroundError(
+            f"{entry.name} was added, but its rows are not understood yet: {entry.problem}. Say what its columns mean "
+            "in the Templates tab, under “Add your own data”"
+        )
+    return gr.update(choices=services.datasets.names(), value=entry.name)
+
+
+def config_from(recipe: str, values: tuple) -> TrainConfig:
+    given = dict(zip(NAMES, values, strict=True))
+    if isinstance(given.get("targets"), list):
+        given["targets"] = ",".join(given["targets"])
+    return parse(TrainConfig, {"recipe": recipe or "", **given})
+
+
+def command_line(recipe: str, *values) -> str:
+    """The line that does the same run; "" while a setting is wrong, which the plan says."""
+    try:
+        return cli_line(asdict(config_from(recipe, values)))
+    except PlaygroundError:
+        return ""
+
+
+# ---- before the run --------------------------------------------------------------------------------------------
+
+
+def shown_plan(services: Services, *values) -> str:
+    """What a run with these settings would train on, and whether it fits; a mistake is said there, not in a pop-up."""
+    try:
+        config = config_from("", values)
+        found = plan(services, config)
+        fits = fit.before_run(config, found.folder, found.examples, found.steps) if found.examples else ""
+        return f'<div class="plan">{html.escape(found.sentence)}{fits}</div>'
+    except PlaygroundError as error:
+        return f'<div class="plan bad">{html.escape(str(error))}</div>'
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, trained tokens and steps in a sentence; the examples that were counted, where the model is here."""
+
+    sentence: str
+    examples: collate.Examples | None = None
+    folder: Path | None = None
+    steps: int = 0
+
+
+def plan(services: Services, config: TrainConfig) -> Plan:
+    """What a run would do. Raises PlaygroundError when it could not work."""
+    known = config.data in services.datasets.names()
+    data = services.datasets.load(config.data) if known else datasets.load(config.data, services.paths)
+    rows = min(config.rows or len(data.conversations), len(data.conversations))
+    folder = services.sources.find(config.model)
+    if folder is None:
+        return Plan(f"{rows:,} rows. The model is not on this machine yet; it is fetched when the run starts.")
+    tokenizer = Tokenizer.load(Path(folder))
+    counted = TrainConfig(**{**asdict(config), "rows": min(rows, COUNT_ROWS)})
+    template = services.templates.load(config.template, tokenizer)
+    examples = collate.prepare(counted, data.conversations, template, tokenizer, data.problems)
+    if rows <= COUNT_ROWS:
+        held, train = len(examples.held_out), len(examples.train)
+        sentence = examples.report.sentence()
+    else:
+        kept = round(rows * examples.report.kept / COUNT_ROWS)
+        held = min(max(1, round(config.eval_share * kept)), config.eval_rows) if config.eval_share else 0
+        train = kept - held
+        sentence = (
+            f"about {kept:,} of {rows:,} rows, from the first {COUNT_ROWS:,} counted: {examples.report.sentence()}"
+        )
+    steps = collate.total_steps(config, train)
+    sentence += f". {train:,} rows to train on and {held:,} held out: {steps:,} steps of {config.batch_size:,} rows."
+    return Plan(sentence, examples, Path(folder), steps)
+
+
+def start_run(services: Services, recipe: str, *values) -> runs.Run:
+    config = config_from(recipe, values)
+    if services.sources.status(config.model) == "needs licence":
+        raise PlaygroundError(f"the terms of {config.model} are to be read and accepted first, in the Chat tab")
+    plan(services, config)
+    return services.jobs.start(config)
