@@ -221,7 +221,7 @@ def test_list(capsys, tmp_path):
         ("json-calls", True, "alpaca", 600),
         ("persona", True, "alpaca", 20),
         ("react", True, "messages", 160),
-        ("think-first", True, "messages", 160),
+        ("think-first", True, "messages", 48),
         ("mine.jsonl", False, "question-answer", 1),
         ("odd.csv", False, "", 0),
     ]
