@@ -14,7 +14,7 @@ from pathlib import Path
 from playground.core import bfcl, jsonl, phrases, scoring, synthesis
 from playground.core import tools as toolbox
 from playground.core.jsonl import printable
-from playground.core.messages import check_messages, from_row
+from playground.core.messages import Conversation, check_messages, from_row
 from playground.core.tool_formats.values import Call
 from playground.core.tools import calculator, weather
 from playground.errors import PlaygroundError
@@ -70,6 +70,28 @@ def built_in(name: str, n: int = 40, seed: int = 0) -> list[Question]:
     kind = {"several": "several calls", "no-tool": "no tool"}.get(name, name)
     rows = _of_rows(synthesis.tool_calls(count, seed, phrases.TEST))
     return [question for question in rows if question.kind == kind][:n]
+
+
+def of_data(name: str, conversations: Sequence[Conversation]) -> list[Question]:
+    """A data set's rows as questions: up to the last answer to a user, and the calls it makes; rows without tools are
+    left out, for no call can be due there. Raises PlaygroundError where nothing is left.
+    """
+    found = []
+    for number, conversation in enumerate(conversations, 1):
+        messages = conversation.messages
+        answers = [
+            i for i, m in enumerate(messages) if m["role"] == "assistant" and i and messages[i - 1]["role"] == "user"
+        ]
+        if not (conversation.tools and answers):
+            continue
+        due = [call["function"] for call in messages[answers[-1]].get("tool_calls") or []]
+        due = [{"name": call["name"], "arguments": call["arguments"]} for call in due]
+        found.append(Question(str(number), kind(due), messages[: answers[-1]], conversation.tools, due))
+    if not found:
+        raise PlaygroundError(
+            f"{name} has no rows with tools, so there are no calls to count; choose data of tool calls"
+        )
+    return found
 
 
 def _of_rows(rows: list[dict]) -> list[Question]:

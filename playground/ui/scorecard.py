@@ -22,6 +22,7 @@ from playground.ui.scorecard_view import PAGE, difference, empty, row_list, stat
 
 CSS = scorecard_view.CSS
 OWN = "file"
+DATA = "data:"  # before the name of a data set
 ALL, NOT_VALID = "all", "not valid"
 TICK = 1.5  # seconds between two looks at the running scorecard
 
@@ -61,7 +62,7 @@ def build(services: Services, cards: Scorecards | None = None) -> None:
     page = gr.context.Context.root_block
     with gr.Row():
         source = gr.Dropdown(
-            [*((text, name) for name, text in SETS.items()), ("A file: BFCL, or your own questions", OWN)],
+            source_choices(services),
             value="demo",
             label="Questions",
             min_width=260,
@@ -104,6 +105,7 @@ def build(services: Services, cards: Scorecards | None = None) -> None:
     lanes_wanted.change(
         lambda n: [gr.update(visible=number < n) for number in range(MAX_LANES)], lanes_wanted, lane_rows, **QUIET
     )
+    source.focus(lambda: gr.update(choices=source_choices(services)), None, source, **QUIET)
     asked = [source, files, count, seed, formats, modes, lanes_wanted, *lane_inputs]
     start_button.click(shown(partial(start, services, cards, view)), asked, view.all, **QUEUED)
     cancel_button.click(partial(cancel, cards, view), view.chooser, view.all, **QUIET)
@@ -214,10 +216,24 @@ def word_choices(card: Card | None = None) -> list[tuple[str, str]]:
     ]
 
 
-def asked_questions(source: str, files: list[str] | None, count: float | None, seed: float | None):
+def source_choices(services: Services) -> list[tuple[str, str]]:
+    """The built-in sets, a file, and the data sets that the Templates and Fine-tune tabs have too."""
+    stored = [entry.name for entry in services.datasets.entries() if not entry.built_in] if services.datasets else []
+    return [
+        *((text, name) for name, text in SETS.items()),
+        ("A file: BFCL, or your own questions", OWN),
+        *((f"Data set {name}", DATA + name) for name in stored),
+    ]
+
+
+def asked_questions(services: Services, source: str, files: list[str] | None, count: float | None, seed: float | None):
     """(name, questions) of the form. Raises PlaygroundError."""
     if count is None or seed is None:
         raise PlaygroundError("how many questions, and the seed, must be whole numbers")
+    if source.startswith(DATA):
+        name = source.removeprefix(DATA)
+        questions = question_sets.of_data(name, services.datasets.load(name).conversations)
+        return f"{name}, seed {int(seed)}", question_sets.choose(questions, int(count), int(seed))
     if source != OWN:
         return f"{source}, seed {int(seed)}", question_sets.built_in(source, int(count), int(seed))
     if not files:
@@ -244,7 +260,7 @@ def asked_lanes(services: Services, wanted: int, values: Sequence[str]) -> list[
 def start(
     services: Services, cards: Scorecards, view: View, source, files, count, seed, formats, modes, wanted, *values
 ) -> dict:
-    name, questions = asked_questions(source, files, count, seed)
+    name, questions = asked_questions(services, source, files, count, seed)
     asked = entrants(services.engine, asked_lanes(services, wanted, values), formats or [AUTO], modes or [FREE])
     id = cards.start(name, asked, questions)
     return {**show(cards, view, id), view.chooser: gr.update(choices=choices(cards), value=id)}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from playground.core import question_sets, scorecard
+from playground.core import question_sets, scorecard, synthesis
 from playground.core import tools as toolbox
-from playground.core.messages import check_messages
-from playground.core.question_sets import SETS, Question, built_in, choose, read
+from playground.core.messages import check_messages, from_row
+from playground.core.question_sets import SETS, Question, built_in, choose, of_data, read
 from playground.core.scorecard import FAILED, VALID, WORDS, Card, Column, Row
 from playground.core.tool_formats import Call, hermes, react
 from playground.errors import PlaygroundError
@@ -297,3 +297,16 @@ def test_a_card_survives_json():
     for broken in ({}, {**stored, "version": 2}, {**stored, "rows": [1]}, {**stored, "questions": []}):
         with pytest.raises(PlaygroundError):
             scorecard.from_json(broken)
+
+
+def test_a_data_set_asks_up_to_its_last_answer_to_a_user():
+    rows = synthesis.tool_calls(40, 3, "test")
+    conversations = [from_row(row) for row in rows]
+    plain = from_row({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
+    found = of_data("mine", [plain, *conversations])
+    expected = synthesis.questions(rows)
+    assert [(q.messages, q.expected) for q in found] == [(messages, due) for messages, due in expected]
+    assert found[0].id == "2"  # its number in the data set
+    assert {q.kind for q in found} >= {"calculator", "weather", "no tool"}
+    with pytest.raises(PlaygroundError, match="mine has no rows with tools"):
+        of_data("mine", [plain])

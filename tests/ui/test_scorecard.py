@@ -7,7 +7,7 @@ import gradio as gr
 import pytest
 
 from playground.config import Paths
-from playground.core import templates
+from playground.core import synthesis, templates
 from playground.core.scorecard import FAILED
 from playground.errors import PlaygroundError
 from playground.services.scorecards import Scorecards
@@ -34,7 +34,9 @@ def engine():
 @pytest.fixture
 def services(services, engine):
     sources, known = services.sources, services.templates
-    return SimpleNamespace(paths=services.paths, sources=sources, engine=engine, templates=known, model=MODEL)
+    return SimpleNamespace(
+        paths=services.paths, sources=sources, engine=engine, templates=known, model=MODEL, datasets=services.datasets
+    )
 
 
 @pytest.fixture
@@ -251,3 +253,12 @@ def test_a_stored_folder_is_shared_by_pages(services, cards, view, start):
     other = Scorecards(Paths(services.paths.home))
     assert [value for _, value in panel.choices(other)] == [id]
     assert len(panel.column_choices(other)) == 2
+
+
+def test_a_data_set_of_the_store_is_a_question_set(services):
+    name = services.datasets.add_rows(synthesis.tool_calls(12, 5, "test"), "calls.jsonl").name
+    assert (f"Data set {name}", panel.DATA + name) in panel.source_choices(services)
+    title, questions = panel.asked_questions(services, panel.DATA + name, None, 5, 0)
+    assert (title, len(questions)) == (f"{name}, seed 0", 5)
+    with pytest.raises(PlaygroundError, match="there is no data set 'gone'"):
+        panel.asked_questions(services, panel.DATA + "gone", None, 5, 0)
