@@ -157,8 +157,6 @@ def measured(way: str, job: Path, tokens: list[int], warmup: int) -> dict:
 
 
 def run_way(way: str, job: dict) -> dict:
-    import torch
-
     from playground.core import models
     from playground.core.training import loop
 
@@ -168,17 +166,14 @@ def run_way(way: str, job: dict) -> dict:
         loaded.model.set_attn_implementation("eager")
     model = loop.add_adapter(loaded.model, config)
     seconds, losses = (_ours if way == "ours" else _trl)(model, config, job, patched=way == "trl_patched")
-    if loaded.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated()
-    else:
-        import resource
-
-        # kilobytes on Linux, bytes on macOS
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = loop.peak_memory(loaded.device)
     return {"seconds": seconds, "losses": losses, "memory": memory}
 
 
 def _ours(model, config, job, patched):
+    import torch
+
+    from playground.core.cores import Cores
     from playground.core.training import collate, loop
 
     rows = [[collate.Example(tuple(ids), tuple(labels)) for ids, labels in batch] for batch in job["batches"]]
@@ -189,7 +184,8 @@ def _ours(model, config, job, patched):
             steps.append(values)
 
     examples = collate.Examples([row for batch in rows for row in batch], [])
-    loop.fit(model, examples, config, job["pad"], emit, batches=batches)
+    # the threads are chosen as they go, as in a run
+    loop.fit(model, examples, config, job["pad"], emit, batches=batches, unit=Cores(torch.set_num_threads).unit)
     return [step["seconds"] for step in steps], [step["loss"] for step in steps]
 
 
