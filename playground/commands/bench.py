@@ -1,4 +1,4 @@
-"""`playground bench lanes | render | serve | train`: figures beside named peers, in one run."""
+"""`playground bench lanes | render | serve | soak | train`: figures beside named peers, in one run."""
 
 import argparse
 import importlib
@@ -7,6 +7,7 @@ BENCHES = {
     "lanes": ("playground.bench.lanes", "base + two adapters decoded together ÷ the same three one after the other"),
     "render": ("playground.bench.render", "a keystroke's renderings, and the report beside the bare tokenizer call"),
     "serve": ("playground.bench.serve", "many visitors at once, beside generate behind a lock"),
+    "soak": ("playground.bench.soak", "visitors who chat with the page for minutes: mixed, stuck, memory"),
     "train": ("playground.bench.train", "tokens/s and peak memory beside TRL's SFTTrainer"),
 }
 
