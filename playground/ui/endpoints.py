@@ -8,7 +8,7 @@ import gradio as gr
 from playground.errors import PlaygroundError
 from playground.services.mcp import is_local
 from playground.services.remote import Endpoint
-from playground.ui.common import QUEUED, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown
 
 ABOUT = (
     "A lane can be a model on another server: vLLM (also one of its LoRA names), llama.cpp, Ollama, TGI, or a provider."
@@ -17,6 +17,8 @@ ABOUT = (
 ELSEWHERE = "Servers can be named on this machine's own page only. Start the app with --endpoints to offer one here."
 CSS = """
 .endpoints { overflow-x: auto; font-size: var(--text-sm); }
+.endpoint-remove { align-items: flex-end; }
+.endpoints :is(table, tbody, tr, td) { border: 0 !important; }
 .endpoints td { padding: 3px 10px 3px 0; overflow-wrap: anywhere; }
 """
 
@@ -39,14 +41,15 @@ def build(services: Services, choices, dropdowns: list[gr.Dropdown]) -> None:
                 label="Model there", placeholder="its name there", min_width=160, elem_id="endpoint-model"
             )
             key = gr.Textbox(label="Key, if it asks for one", type="password", min_width=140)
-        with gr.Row():
-            add_button = gr.Button("Add", size="sm", elem_id="endpoint-add", min_width=100)
+        add_button = gr.Button("Add", size="sm", elem_id="endpoint-add")
+        table = gr.HTML(listed(remotes))
+        with gr.Row(visible=bool(remotes.all()), elem_classes="endpoint-remove") as removal:
             chosen = gr.Dropdown(
                 [endpoint.name for endpoint in remotes.all()], label="Remove", value=None, min_width=140
             )
             remove_button = gr.Button("Remove", size="sm", min_width=100)
-        table = gr.HTML(listed(remotes))
-    outputs = [table, chosen, key, *dropdowns]
+    outputs = [table, removal, chosen, key, *dropdowns]
+    gr.on(None, partial(named, services), None, outputs[:3], **QUIET)  # when the page opens
     add_button.click(shown(partial(add, services, choices)), [name, url, model, key, *dropdowns], outputs, **QUEUED)
     remove_button.click(shown(partial(remove, services, choices)), [chosen, *dropdowns], outputs, **QUEUED)
 
@@ -68,10 +71,17 @@ def remove(services: Services, choices, name: str | None, *now: str) -> list:
 
 def _after(services: Services, choices, now: tuple) -> list:
     """The table, the list to remove from, an empty key, and the dropdowns; a lane that has gone is chosen no more."""
-    remotes, offered = services.engine.remotes, choices(services)
+    offered = choices(services)
     known = {value for _, value in offered}
     kept = [gr.update(choices=offered, value=value if value in known else services.model) for value in now]
-    return [listed(remotes), gr.update(choices=[e.name for e in remotes.all()], value=None), "", *kept]
+    return [*named(services), "", *kept]
+
+
+def named(services: Services) -> list:
+    """The table of the servers, and what one of them is removed with, where there is one."""
+    remotes = services.engine.remotes
+    names = [endpoint.name for endpoint in remotes.all()]
+    return [listed(remotes), gr.update(visible=bool(names)), gr.update(choices=names, value=None)]
 
 
 def listed(remotes) -> str:

@@ -28,8 +28,11 @@ SOURCE = '''def area_of_circle(radius: float) -> float:
 '''
 
 
-def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], python: Python | None) -> None:
-    """The forms; what is added stands in `own` and is offered in the first of `groups` at once."""
+def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], python: Python | None) -> list:
+    """The forms; what is added stands in `own` and is offered in the first of `groups` at once.
+
+    Returns the events that change `own`: a tool has no hash, so a State of tools cannot be listened to.
+    """
     with gr.Accordion("Add your own tool", open=False, elem_id="tools-own"):
         with gr.Tabs():
             with gr.Tab("Schema and reply"):
@@ -46,10 +49,14 @@ def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], py
                     add_source = gr.Button("Add this function", size="sm")
         remove = gr.Button("Remove my tools", size="sm")
     outputs = [own, *groups]
-    add_schema.click(shown(partial(with_schema, toolbox)), [own, *groups, schema, reply], outputs, **QUEUED)
+    events = [
+        add_schema.click(shown(partial(with_schema, toolbox)), [own, *groups, schema, reply], outputs, **QUEUED),
+        remove.click(shown(partial(without, toolbox)), [own, *groups], outputs, **QUEUED),
+    ]
     if python is not None:
-        add_source.click(shown(partial(with_source, toolbox, python)), [own, *groups, source], outputs, **QUEUED)
-    remove.click(shown(partial(without, toolbox)), [own, *groups], outputs, **QUEUED)
+        add = shown(partial(with_source, toolbox, python))
+        events.append(add_source.click(add, [own, *groups, source], outputs, **QUEUED))
+    return events
 
 
 def with_schema(toolbox: list[Tool], own: list[Tool], on: list[str], asking: list[str], schema: str, reply: str):

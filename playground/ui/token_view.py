@@ -8,10 +8,13 @@ import gradio as gr
 from playground.ui.common import QUIET, Services
 
 CSS = """
-.token-view { line-height: 2; overflow-wrap: anywhere; font-family: var(--font-mono); font-size: var(--text-sm); }
+.token-view {
+  --doubtful: #d97706;
+  line-height: 2; overflow-wrap: anywhere; font-family: var(--font-mono); font-size: var(--text-sm);
+}
 .token-view b {
   font-weight: 400; padding: 1px 2px; margin: 0 1px; border-radius: 3px; white-space: pre-wrap; cursor: help;
-  background: color-mix(in srgb, var(--warn) calc(var(--doubt) * 1%), transparent);
+  background: color-mix(in srgb, var(--doubtful) var(--doubt), transparent);
 }
 .token-view b:focus { outline: 2px solid var(--border-color-primary); }
 .token-view p { font-family: var(--font); color: var(--body-text-color-subdued); margin: 0 0 4px; }
@@ -65,7 +68,7 @@ def _chip(tokenizer, piece: str, choice) -> str:
     ]
     title = html.escape("\n".join(lines))
     doubt = round(100 * (1 - choice.probability) * 0.6)
-    return f'<b tabindex="0" title="{title}" style="--doubt:{doubt}">{html.escape(_visible(piece, in_text=True))}</b>'
+    return f'<b tabindex="0" title="{title}" style="--doubt:{doubt}%">{html.escape(_visible(piece, in_text=True))}</b>'
 
 
 def _summary(choices: list) -> str:

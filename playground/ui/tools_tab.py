@@ -48,7 +48,8 @@ CSS = (
 .tools-permission p { margin: 0; overflow-wrap: anywhere; }
 .tools-step textarea { font-family: var(--font-mono); font-size: var(--text-sm); }
 .tools-code .cm-content, .tools-code .cm-line { font-size: var(--text-sm); overflow-wrap: anywhere; }
-.tools-about td { vertical-align: top; padding: 4px 8px; font-size: var(--text-sm); overflow-wrap: anywhere; }
+.tools-about { margin: 0; font-size: var(--text-sm); overflow-wrap: anywhere; }
+.tools-about dd { margin: 0 0 8px; }
 """
     + mcp.CSS
     + scorecard.CSS
@@ -86,8 +87,8 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
             offered = gr.CheckboxGroup(
                 names, value=first_offered(toolbox), label="Tools on offer", elem_id="tools-chosen"
             )
-            with gr.Accordion("What these tools do", open=False):
-                gr.HTML(about_tools(toolbox))
+            with gr.Accordion("What these tools do", open=False, elem_id="tools-what"):
+                about = gr.HTML(about_tools(toolbox))
             asking = gr.CheckboxGroup(names, value=[], label="Ask before running", elem_id="tools-ask-first")
             mode = gr.Radio(
                 [(label, value) for value, label in MODES.items()],
@@ -109,9 +110,9 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
                     max_lines=20,
                 )
             groups = [offered, asking]
-            own_tools.build(toolbox, own, groups, python)
-            mcp.build(toolbox, own, groups, Mcp(is_local(services.host)))
-            model_tool.build(services, toolbox, own, groups)
+            changes = own_tools.build(toolbox, own, groups, python)
+            changes += mcp.build(toolbox, own, groups, Mcp(is_local(services.host))).changes
+            changes += model_tool.build(services, toolbox, own, groups)
     view = View(question, ask_button, stop_button, (first, second), tuple(lanes))
 
     gr.on(
@@ -139,7 +140,10 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
             partial(shown(again), services, view, index), [talk, lane.step, lane.text, asking], view.outputs, **QUEUED
         )
     second[0].change(lambda model: gr.update(visible=bool(model)), second[0], lanes[1].column, **QUIET)
-    gr.on([offered.change, own.change], partial(schema_text, toolbox), [offered, own], schemas, **QUIET)
+    offered.change(partial(schema_text, toolbox), [offered, own], schemas, **QUIET)
+    for event in changes:
+        event.then(partial(schema_text, toolbox), [offered, own], schemas, **QUIET)
+        event.then(partial(about_tools, toolbox), own, about, **QUIET)
     with gr.Accordion("Scorecard: many questions, counted by what went wrong", open=False, elem_id="tools-scorecard"):
         scorecard.build(services)
     boxes = [first[0], first[1], second[0], second[1]]

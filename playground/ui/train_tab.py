@@ -20,12 +20,13 @@ def build(services: Services) -> None:
             settings = form.build(services)
         with gr.Column(scale=3, min_width=320):
             panel = watch.build(services)
-            with gr.Accordion("Run card, note and name", open=False) as opened:
-                about = card.build()
-            with gr.Accordion("Export", open=False):
-                export = exporting.build()
-            with gr.Accordion("Compare runs", open=False) as beside:
-                comparison = compare.build()
+            with panel.view.after:  # hidden while there is no run
+                with gr.Accordion("Run card, note and name", open=False) as opened:
+                    about = card.build()
+                with gr.Accordion("Export", open=False):
+                    export = exporting.build()
+                with gr.Accordion("Compare runs", open=False) as beside:
+                    comparison = compare.build()
     show = partial(show_named, services)
     form.wire(services, settings, lambda run: show(run.name), panel.view.all)
     watch.wire(services, panel)

@@ -355,3 +355,8 @@ def test_a_result_cannot_imitate_the_end_of_its_turn():
     assert "<" not in text
     assert "\n" not in text
     assert len(tools.result_text({"x": "y" * 10_000_000})) < 2 * tools.MAX_RESULT
+
+
+def test_a_tool_can_be_hashed():
+    """A page looks whether its list of tools has changed by their hash."""
+    assert hash(calculator.make()) is not None

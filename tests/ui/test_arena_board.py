@@ -40,7 +40,7 @@ def voted(services):
 
 
 def look(services, session=ALL, category=ALL, kind="", base=ALL, leaks=False, style=False, seen=None):
-    names = ("seen", "session", "category", "base", "table", "matrix", "times")
+    names = ("seen", "session", "category", "base", "table", "details", "matrix", "times")
     shown = leaderboard.refresh(services, Boards(services), seen, session, category, kind, base, leaks, style)
     return dict(zip(names, shown, strict=True))
 
@@ -91,6 +91,7 @@ def test_filters_choose_the_votes(voted):
 def test_no_votes_say_what_to_do(services):
     shown = look(services)
     assert (shown["table"], shown["matrix"], shown["times"]) == (EMPTY, "", "")
+    assert shown["details"] == gr.update(visible=False)
 
 
 def test_few_votes_give_no_rank(services):

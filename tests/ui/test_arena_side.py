@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from playground.errors import PlaygroundError
@@ -34,7 +35,17 @@ def test_an_edited_question_takes_the_place_of_the_last_one(services, view):
     shown = send(services, view, chat, "second", count=2)
     assert contents(chat.histories[0]) == ["first", "one", "second", "three"]
     assert contents(services.engine.asked[-1].conversation.messages) == ["first", "uno", "second"]
-    assert (shown[view.edit], chat.editing) == (EDIT, False)
+    assert (shown[view.edit], chat.editing) == (gr.update(value=EDIT, visible=True), False)
+
+
+def test_the_button_to_edit_is_there_while_a_question_is(services, view):
+    assert view.edit.visible is False
+    chat = Chat()
+    for text in ("one", "uno"):
+        services.engine.enqueue(text)
+    assert send(services, view, chat, count=2)[view.edit]["visible"] is True
+    assert side_by_side.clear(view, chat, 0)[view.edit] == gr.update(value=EDIT, visible=True)
+    assert side_by_side.clear(view, chat)[view.edit] == gr.update(value=EDIT, visible=False)
 
 
 def test_editing_can_be_given_up_and_needs_a_question(services, view):

@@ -40,17 +40,19 @@ def choices(services):
 
 
 def test_a_server_is_named_and_forgotten(services):
-    table, remove, key, first, second = endpoints.add(
+    table, named, remove, key, first, second = endpoints.add(
         services, choices, " big ", "http://h:1/v1", "m<i>", "k", "small", ""
     )
     assert "m&lt;i&gt;" in table
     assert "with a key" in table
     assert key == ""
     assert remove["choices"] == ["big"]
+    assert endpoints.named(services) == [table, named, remove]  # also where the page is opened later
     assert first["choices"] == [("Small", "small"), ("big", "big")]
     assert (first["value"], second["value"]) == ("small", "small")
-    table, remove, _, first = endpoints.remove(services, choices, "big", "big")
+    table, removal, _, _, first = endpoints.remove(services, choices, "big", "big")
     assert "None yet" in table
+    assert (named["visible"], removal["visible"]) == (True, False)
     assert (first["choices"], first["value"]) == ([("Small", "small")], "small")
 
 

@@ -92,7 +92,7 @@ def toolbox():
 def view(tmp_path_factory):
     """The tab's components: laid out once, because handlers only name them."""
     paths = Paths(tmp_path_factory.mktemp("view"))
-    stores = {"paths": paths, "templates": Templates(paths), "sources": SimpleNamespace(entries=list)}
+    stores = {"paths": paths, "templates": Templates(paths), "sources": SimpleNamespace(entries=list), "datasets": None}
     services = SimpleNamespace(engine=Engine(), model=MODEL, host="", **stores)
     with gr.Blocks():
         return tools_tab.build(services, [calculator.make()])
@@ -718,6 +718,22 @@ def test_the_page_opens_with_the_tools_the_adapter_knows(services):
     about = choices.about_tools(toolbox)
     assert "Calculator" in about
     assert "off on public servers" not in about
+
+
+def test_tools_that_were_added_are_described_and_hold_no_html(toolbox):
+    far = Tool("look", "<b>Looks</b>", {"type": "object", "properties": {}}, dict, source="stdio 1")
+    about = choices.about_tools(toolbox, [far, replace(far, source="", description="")])
+    assert "From stdio 1" in about
+    assert "&lt;b&gt;Looks" in about
+    assert "Your own" in about
+
+
+def test_no_state_of_tools_is_listened_to(services):
+    """gradio hashes the value of such a State at every event; a tool, which holds a schema, has no hash."""
+    with gr.Blocks() as page:
+        tools_tab.build(services)
+    states = {number for number, block in page.blocks.items() if isinstance(block, gr.State)}
+    assert not [target for fn in page.fns.values() for target in fn.targets if target[0] in states]
 
 
 def test_another_model_is_offered_and_asked(services, toolbox, ask):

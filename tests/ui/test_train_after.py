@@ -168,7 +168,9 @@ def test_curves_can_be_training_losses_or_perplexities(services):
     run_of(services, "b")
     plot, _ = compare.compare(services, ["a", "b"], TRAINING, "perplexity")
     assert plot["value"]["value"].tolist() == [2.718, 1.649] * 2
-    assert plot["y_title"].startswith("training: perplexity")
+    steps = list(compare.drawn(services, ["a", "b"], TRAINING, "perplexity"))
+    assert steps[0][0]["value"].equals(plot["value"])
+    assert list(steps[1][0]["color_map"]) == ["a", "b"]
 
 
 def test_two_to_four_runs_are_compared(services):

@@ -1,7 +1,7 @@
 """A tool: what the model is told about it, and the function that runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # A key of a result under which a tool may put a picture for the reader: {"svg": text, "alt": text}. The model, which
 # reads words, is not given it (see `result_text`).
@@ -16,7 +16,7 @@ class ToolError(Exception):
 class Tool:
     name: str
     description: str
-    parameters: dict  # JSON schema of the arguments
+    parameters: dict = field(hash=False)  # JSON schema of the arguments
     run: Callable[..., dict]  # raises ToolError; returns what json.dumps takes
     source: str = ""  # where it comes from, in words; "" for this app's and a visitor's own
 

@@ -132,7 +132,7 @@ def build(services: Services) -> View:
             gr.Button(title, interactive=False, min_width=110, elem_id=f"battle-{choice.split()[0]}")
             for choice, title in CHOICES.items()
         )
-        skip_button = gr.Button("Skip and show the names", interactive=False, min_width=150, elem_id="battle-skip")
+        skip_button = gr.Button("Skip and show the names", interactive=False, min_width=230, elem_id="battle-skip")
     reveal = gr.HTML(elem_id="battle-reveal")
     session.build(services, line)
     view = View(prompt, ask_button, stop_button, chats, lines, buttons, skip_button, reveal, line)

@@ -162,7 +162,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, keep_prompt: bool = 
         update |= {button: gr.update(interactive=False) for button in view.vote_buttons}
         if not keep_prompt:
             chat.editing = False
-            update |= {view.prompt: "", view.edit: EDIT}
+            update |= {view.prompt: "", view.edit: gr.update(value=EDIT, visible=True)}
         for index, reply in running.items():
             update[view.lanes[index].exact] = _exact(reply)
             update[view.lanes[index].stop] = gr.update(interactive=True)
@@ -253,9 +253,9 @@ def clear(view: View, chat: Chat, index: int | None = None) -> dict:
     stop(chat, index)
     chat.battle, chat.editing = "", False
     update = {button: gr.update(interactive=False) for button in view.vote_buttons}
-    update[view.edit] = EDIT
     for cleared in range(MAX_LANES) if index is None else [index]:
         chat.histories[cleared], chat.replies[cleared] = [], None
         lane = view.lanes[cleared]
         update |= {lane.chatbot: [], lane.status: "", lane.exact: "", lane.again: gr.update(interactive=False)}
+    update[view.edit] = gr.update(value=EDIT, visible=any(chat.histories))
     return update

@@ -40,7 +40,7 @@ def build(services: Services) -> None:
         upload = gr.File(
             label="Import: JSONL, JSON, CSV or Parquet with left, right and winner",
             file_types=[".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"],
-            height=110,
+            height=150,
         )
         into = gr.Textbox(label="Session of rows that name none", max_length=80, placeholder="none")
         import_button = gr.Button("Import", elem_id="votes-import")
@@ -83,10 +83,13 @@ def export(services: Services, session: str, format: str) -> Iterator[tuple]:
         file = Path(folder) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}{vote_files.FORMATS.get(format, '')}"
         count = vote_files.write(rows, file, format)
         left_out = vote_files.pairs(rows)[1] if format == "pairs" else ""
-        what = "pairs" if format == "pairs" else "votes"
+        what = ("pair" if format == "pairs" else "vote") + ("s" if count != 1 else "")
         yield (
             gr.update(value=str(file), visible=True, label=f"Download {count:,} {what}"),
-            report(f"{count:,} {what} are ready to download.", [left_out + "."] if left_out else []),
+            report(
+                f"{count:,} {what} {'are' if count != 1 else 'is'} ready to download.",
+                [left_out + "."] if left_out else [],
+            ),
         )
 
 

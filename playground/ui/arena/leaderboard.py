@@ -26,7 +26,9 @@ SPANS = ((60, "%H:%M"), (3600, "%d %b %H:00"), (86_400, "%d %b"), (7 * 86_400, "
 CSS = """
 .board { contain: inline-size; overflow-x: auto; }
 .board table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
-.board td, .board th { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--border-color-primary); }
+.board :is(table, thead, tbody, tr, td, th) { border: 0 !important; }
+.board td, .board th { padding: 4px 10px; text-align: right; }
+.board tr { border-bottom: 1px solid var(--border-color-primary) !important; }
 .board td.name, .board th.name { text-align: left; overflow-wrap: anywhere; min-width: 11em; }
 .board .none { color: var(--body-text-color-subdued); }
 .board p { margin: 4px 0; color: var(--body-text-color-subdued); font-size: var(--text-sm); }
@@ -125,19 +127,26 @@ def build(services: Services) -> None:
         base = gr.Dropdown([("the base model", ALL)], value=ALL, label="Rating 0 is", min_width=180)
     with gr.Row():
         leaks = gr.Checkbox(
-            False, label="Count battles in which a reply gave away a name", info="in blind battles; left out otherwise"
+            False,
+            label="Count battles in which a reply gave away a name",
+            info="in blind battles; left out otherwise",
+            min_width=260,
         )
         style = gr.Checkbox(
-            False, label="Take length out", info="style control: how well a lane does at equal length of the replies"
+            False,
+            label="Take length out",
+            info="style control: how well a lane does at equal length of the replies",
+            min_width=260,
         )
     table = gr.HTML(EMPTY, elem_id="board-table")
-    with gr.Accordion("Who beats whom", open=True):
-        matrix = gr.HTML(elem_id="board-matrix")
-    with gr.Accordion("Votes over time", open=False):
-        over_time = gr.HTML(elem_id="board-time")
+    with gr.Column(visible=False) as details:
+        with gr.Accordion("Who beats whom", open=True):
+            matrix = gr.HTML(elem_id="board-matrix")
+        with gr.Accordion("Votes over time", open=False):
+            over_time = gr.HTML(elem_id="board-time")
     seen = gr.State(None)
     filters = [shown_session, category, kind, base, leaks, style]
-    outputs = [seen, shown_session, category, base, table, matrix, over_time]
+    outputs = [seen, shown_session, category, base, table, details, matrix, over_time]
     look = partial(refresh, services, boards)
     page = gr.context.Context.root_block
     triggers = [page.load, gr.Timer(TICK).tick, *(component.change for component in filters)]
@@ -151,12 +160,12 @@ def refresh(services: Services, boards: Boards, seen, shown_session, category, k
     try:
         state = services.votes.state()
         if seen == (state, wanted):
-            return (gr.skip(),) * 7
+            return (gr.skip(),) * 8
         sessions, categories = services.votes.sessions(), services.votes.categories()
         board = boards.get(state, wanted)
     except PlaygroundError as error:
         failed = f'<div class="notice failed"><p>{html.escape(str(error))}</p></div>'
-        return None, *(gr.skip(),) * 3, failed, "", ""
+        return None, *(gr.skip(),) * 3, failed, gr.update(visible=False), "", ""
     everything = ("all", ALL)
     named = [everything, *((name or "without a name", name) for name, votes in sessions.items() if name or votes)]
     categories = [everything, *((name, name) for name in categories)]
@@ -167,6 +176,7 @@ def refresh(services: Services, boards: Boards, seen, shown_session, category, k
         gr.update(choices=with_value(categories, wanted.category)),
         gr.update(choices=with_value(models, wanted.base)),
         table_of(board),
+        gr.update(visible=bool(board.standings)),
         matrix_of(board),
         times_of(board.times),
     )
@@ -266,7 +276,8 @@ def times_of(times: Sequence[float]) -> str:
         for at in range(from_, to + 1)
     )
     unit = {60: "minute", 3600: "hour", 86_400: "day", 7 * 86_400: "week"}.get(span, "four weeks")
-    told = f"{len(times):,} votes from {_when(first, '%Y-%m-%d %H:%M')} to {_when(last, '%Y-%m-%d %H:%M')}"
+    count = f"{len(times):,} vote{'s' if len(times) != 1 else ''}"
+    told = f"{count} from {_when(first, '%Y-%m-%d %H:%M')} to {_when(last, '%Y-%m-%d %H:%M')}"
     return (
         f'<div class="board"><p>{told}; one bar per {unit}, at most {top:,}.</p>'
         f'<div class="bars" role="img" aria-label="{told}">{bars}</div></div>'

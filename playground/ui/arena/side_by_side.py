@@ -46,9 +46,11 @@ CSS = """
 .vote-row { align-items: flex-end; }
 @media (max-width: 640px) { .ask > .column { flex-flow: row nowrap !important; } }
 .votes table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
-.votes td, .votes th { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--border-color-primary); }
-.votes td:first-child, .votes th:first-child { text-align: left; overflow-wrap: anywhere; }
-.votes { overflow-x: auto; }
+.votes :is(table, thead, tbody, tr, td, th) { border: 0 !important; }
+.votes td, .votes th { padding: 3px 10px; text-align: right; }
+.votes tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+.votes td:first-child, .votes th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 13em; }
+.votes { contain: inline-size; overflow-x: auto; }
 """
 CSS += more_models.CSS + compare.CSS + endpoints.CSS + token_view.CSS
 
@@ -115,8 +117,8 @@ def build(services: Services) -> View:
         with gr.Column(scale=1, min_width=120):
             send_button = gr.Button("Send", variant="primary", elem_id="arena-send")
             stop_button = gr.Button("Stop all", variant="stop", visible=False, elem_id="arena-stop")
-            edit_button = gr.Button(EDIT, elem_id="arena-edit")
-            clear_button = gr.Button("Clear", elem_id="arena-clear")
+            edit_button = gr.Button(EDIT, size="sm", visible=False, elem_id="arena-edit")
+            clear_button = gr.Button("Clear", size="sm", elem_id="arena-clear")
     gr.Examples([[example] for example in EXAMPLES], inputs=prompt, label="Examples")
     with gr.Row():
         preset = gr.Dropdown(list(PRESETS), value=PRESETS[0], label="Preset", scale=2, min_width=240)

@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Sequence
 
 import gradio as gr
 
@@ -87,13 +88,21 @@ def first_offered(toolbox: list[Tool]) -> list[str]:
     return [tool.name for tool in toolbox if tool.name in default]
 
 
-def about_tools(toolbox: list[Tool]) -> str:
-    """What each tool does, whether it needs the network, and what can go wrong."""
+def about_tools(toolbox: list[Tool], own: Sequence[Tool] = ()) -> str:
+    """What each tool does, whether it needs the network, and what can go wrong; of `own` what it says of itself."""
     names = {tool.name for tool in toolbox}
-    rows = "".join(
-        f"<tr><td><b>{html.escape(entry.title)}</b><br><code>{html.escape(entry.name)}</code></td>"
-        f"<td>{html.escape(f'{entry.description} {entry.risk} Network: {entry.network}.')}</td></tr>"
+    rows = [
+        _about(entry.title, entry.name, f"{entry.description} {entry.risk} Network: {entry.network}.")
         for entry in catalog()
         if entry.name in names
-    )
-    return f'<div class="tools-about"><table>{rows}</table></div>'
+    ]
+    rows += [
+        _about(f"From {tool.source}" if tool.source else "Your own", tool.name, tool.description or "Says nothing.")
+        for tool in own
+    ]
+    return f'<dl class="tools-about">{"".join(rows)}</dl>'
+
+
+def _about(title: str, name: str, text: str) -> str:
+    title, name, text = map(html.escape, (title, name, text))
+    return f"<dt><b>{title}</b> <code>{name}</code></dt><dd>{text}</dd>"

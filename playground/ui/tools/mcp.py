@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import gradio as gr
@@ -29,7 +29,8 @@ HOW = {
 EMPTY = "No server is attached. Give a command or an address above, for example <code>uvx mcp-server-time</code>."
 CSS = """
 .mcp-servers { overflow-x: auto; font-size: var(--text-sm); }
-.mcp-servers td, .mcp-servers th { padding: 4px 8px; vertical-align: top; text-align: left; overflow-wrap: anywhere; }
+.mcp-servers td, .mcp-servers th { padding: 4px 8px; vertical-align: top; text-align: left; }
+.mcp-servers td:first-child { overflow-wrap: anywhere; min-width: 9em; }
 .mcp-servers .ended { color: var(--body-text-color-subdued); }
 .mcp-servers p { margin: 4px 0; }
 """
@@ -57,6 +58,7 @@ class Panel:
     on: gr.CheckboxGroup
     asking: gr.CheckboxGroup
     timer: gr.Timer
+    changes: list = field(default_factory=list)  # the events that change `own`
 
     @property
     def outputs(self) -> list:
@@ -92,9 +94,13 @@ def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], mc
         yield from attach(toolbox, mcp, panel, own, mine, on, asking, where, only, from_here(request))
 
     inputs = [own, mine, *groups]
-    gr.on([attach_button.click, where.submit], shown(attach_here), [*inputs, where, only], panel.outputs, **QUEUED)
+    let = shown(partial(detach, toolbox, mcp, panel))
+    changes = [
+        gr.on([attach_button.click, where.submit], shown(attach_here), [*inputs, where, only], panel.outputs, **QUEUED),
+        detach_button.click(let, [*inputs, chosen], panel.outputs, **QUEUED),
+    ]
+    panel.changes.extend(changes)
     cancel_button.click(partial(cancel, mcp), mine, None, **QUIET)
-    detach_button.click(shown(partial(detach, toolbox, mcp, panel)), [*inputs, chosen], panel.outputs, **QUEUED)
     timer.tick(table, mine, state, **QUIET)
     return panel
 
@@ -234,6 +240,6 @@ def _row(one: Attachment) -> str:
     cells = (
         f"<b>{html.escape(server.title)}</b><br><code>{html.escape(server.where[:200])}</code>",
         html.escape(state),
-        html.escape(f"{one.tools}" + (f": {one.note}" if one.note else "")),
+        "" if server.state == "starting" else html.escape(f"{one.tools}" + (f": {one.note}" if one.note else "")),
     )
     return f'<tr class="{server.state}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -19,7 +19,8 @@ TOKENS = 128
 GRACE = 5.0  # seconds beyond the tool's own clock
 
 
-def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup]) -> None:
+def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup]) -> list:
+    """The form; returns the events that change `own`."""
     with gr.Accordion("Another model as a tool", open=False, elem_id="tools-model-tool"):
         gr.Markdown(
             "Offer a model to the model: it may ask it a question in words and goes on with the answer."
@@ -34,8 +35,9 @@ def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list[g
         )
         adapter = gr.Dropdown(adapter_choices(services), value="", label="Its adapter")
         add = gr.Button("Offer it as ask_model", size="sm", elem_id="tools-model-tool-add")
-    add.click(shown(partial(with_model, services, toolbox)), [own, *groups, model, adapter], [own, *groups], **QUEUED)
     gr.Timer(10).tick(partial(refreshed, services), adapter, [model, adapter], **QUIET)
+    offer = shown(partial(with_model, services, toolbox))
+    return [add.click(offer, [own, *groups, model, adapter], [own, *groups], **QUEUED)]
 
 
 def refreshed(services: Services, adapter: str) -> tuple:

@@ -7,11 +7,12 @@ import gradio as gr
 from playground.core.differences import differences
 
 CSS = """
+.answers :is(table, thead, tbody, tr) { border: 0 !important; }
 .answers table { border-collapse: collapse; width: 100%; font-size: var(--text-sm); }
 .answers td { padding: 4px 8px; border: 0 !important;
   border-top: 1px solid var(--border-color-primary) !important; vertical-align: top; }
 .answers td:first-child { white-space: nowrap; color: var(--body-text-color-subdued); }
-.answers td.prompt { white-space: normal; overflow-wrap: anywhere; max-width: 12em; }
+.answers td.prompt { white-space: normal; overflow-wrap: anywhere; width: min(14em, 38%); }
 .answers pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--font-mono); }
 .answers ins { text-decoration: none; background: #c9f0da; color: #0b3d24; border-radius: 2px; }
 .answers del { background: #fbdcd9; color: #7c1d17; border-radius: 2px; }

@@ -1,6 +1,7 @@
 """Two to four runs beside each other: curves overlaid, settings that differ, answers, scores."""
 
 import html
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,15 +13,17 @@ from playground.services import runs
 from playground.services.runs import Run
 from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.train import answers, curves
-from playground.ui.train.curves import LOSS, PERPLEXITY, TITLES
+from playground.ui.train.curves import LOSS, PERPLEXITY, Y_TITLE
 
 MOST = 4
 LISTED = 100
 HELD_OUT, TRAINING = "held out", "training"
+COLORS = ("#0d9488", "#ea580c", "#7c6ff0", "#ca8a04")  # of the runs, in the order they were chosen
 CURVES = {HELD_OUT: ("eval", "eval_loss"), TRAINING: ("step", "loss")}
 NONE = "–"
 
 CSS = """
+.compare :is(table, thead, tbody, tr) { border: 0 !important; }
 .compare table { border-collapse: collapse; font-size: var(--text-sm); min-width: 100%; }
 .compare th, .compare td { padding: 4px 10px; border: 0 !important; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere; min-width: 7em; }
@@ -51,7 +54,7 @@ def build() -> Panel:
         chosen = gr.Dropdown([], label="Runs to compare", multiselect=True, max_choices=MOST, min_width=260, scale=3)
         line = gr.Radio([HELD_OUT, TRAINING], value=HELD_OUT, label="Curve", min_width=180)
         measure = gr.Radio([LOSS, PERPLEXITY], value=LOSS, label="As", min_width=180)
-    plot = curves.plot(TITLES[LOSS], 260, color="kind")
+    plot = curves.plot(Y_TITLE, 260, color="kind")
     return Panel(chosen, line, measure, plot, gr.HTML(EMPTY))
 
 
@@ -60,7 +63,7 @@ def wire(services: Services, panel: Panel, opened) -> None:
     gr.on(opened, partial(choices, services), panel.chosen, panel.chosen, **QUIET)
     gr.on(
         [panel.chosen.input, panel.line.input, panel.measure.input],
-        shown(partial(compare, services)),
+        shown(partial(drawn, services)),
         [panel.chosen, panel.line, panel.measure],
         [panel.plot, panel.tables],
         **QUEUED,
@@ -70,6 +73,12 @@ def wire(services: Services, panel: Panel, opened) -> None:
 def choices(services: Services, chosen: list[str] | None) -> dict:
     names = [run.name for run in runs.list_runs(services.paths)[:LISTED]]
     return gr.update(choices=names, value=[name for name in chosen or [] if name in names])
+
+
+def drawn(services: Services, names: list[str] | None, line: str = HELD_OUT, measure: str = LOSS) -> Iterator[tuple]:
+    """The comparison; then the colours, by themselves: they make the plot draw anew, with the runs that are chosen."""
+    yield compare(services, names, line, measure)
+    yield gr.update(color_map=dict(zip(names or [], COLORS, strict=False))), gr.skip()
 
 
 def compare(services: Services, names: list[str] | None, line: str = HELD_OUT, measure: str = LOSS) -> tuple:
@@ -90,7 +99,7 @@ def overlaid(chosen: list[Run], events: list[list[dict]], line: str, measure: st
         (run.name, curves.measured(curves.points(own, kind, key), measure))
         for run, own in zip(chosen, events, strict=True)
     ]
-    return curves.shown(curves.table(lines), y_title=f"{line}: {TITLES[measure]}")
+    return curves.shown(curves.table(lines))
 
 
 def tables(chosen: list[Run], events: list[list[dict]]) -> str:

@@ -10,10 +10,10 @@ from playground.core.overfit import light
 
 POINTS = 400  # of a curve on the plot
 LOSS, PERPLEXITY = "loss", "perplexity"
-TITLES = {
-    LOSS: "loss on the trained tokens",
-    PERPLEXITY: "perplexity: how many tokens it wavers between",
-}
+MEASURES = "Loss or perplexity"
+MEANING = "on the trained tokens; perplexity is how many tokens the model wavers between"
+# One title for both: a plot whose title changes together with its values keeps drawing the old values (gradio 6.31).
+Y_TITLE = "per trained token"
 COLORS = {"training": "#0f766e", "held out": "#c2410c"}
 STEEPEST = 20.0  # a loss above it is drawn as this one's perplexity
 
@@ -65,10 +65,10 @@ def pace(events: list[dict], key: str) -> pd.DataFrame:
     return table([(key, points(events, "step", key))])
 
 
-def shown(frame: pd.DataFrame, kind: str | None = None, **look) -> dict:
+def shown(frame: pd.DataFrame, kind: str | None = None) -> dict:
     """Update of a plot: one point is no curve, and a plot that begins without a line never gets it into its legend."""
     count = len(frame) if kind is None else (frame["kind"] == kind).sum()
-    return gr.update(value=frame, visible=True, **look) if count > 1 else gr.update(visible=False)
+    return gr.update(value=frame, visible=True) if count > 1 else gr.update(visible=False)
 
 
 def light_html(events: list[dict], ended: bool) -> str:

@@ -20,6 +20,7 @@ COLOURS = {"fits": "green", "tight": "amber", "exceeds": "red"}
 THIS = "the model above"
 
 CSS = """
+.fit :is(table, tbody, tr) { border: 0 !important; }
 .fit table { border-collapse: collapse; font-size: var(--text-sm); margin: 4px 0; }
 .fit td { padding: 2px 10px 2px 0; border: 0 !important; font-variant-numeric: tabular-nums; }
 .fit td:last-child { text-align: right; }

@@ -11,7 +11,7 @@ from playground.services import runs
 from playground.services.runs import Run
 from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.train import answers, curves, words
-from playground.ui.train.curves import COLORS, LOSS, PERPLEXITY, TITLES
+from playground.ui.train.curves import COLORS, LOSS, MEANING, MEASURES, PERPLEXITY, Y_TITLE
 
 LISTED = 30  # newest runs
 TICK = 1.5
@@ -42,6 +42,7 @@ class View:
     slider: gr.Slider
     answer: gr.HTML
     answers: gr.HTML
+    after: gr.Column
     log: gr.Textbox
     stop: gr.Button
     discard: gr.Button
@@ -76,12 +77,11 @@ def build(services: Services) -> Panel:
     measure = gr.Radio(
         [("loss", LOSS), ("perplexity", PERPLEXITY)],
         value=LOSS,
-        show_label=False,
-        container=False,
-        min_width=160,
+        label=MEASURES,
+        info=MEANING,
         visible=False,
     )
-    plot = curves.plot(TITLES[LOSS], 260, color="kind", color_map=COLORS)
+    plot = curves.plot(Y_TITLE, 260, color="kind", color_map=COLORS)
     light = gr.HTML()
     with gr.Row():
         stop = gr.Button("Stop and keep", size="sm", visible=False)
@@ -97,18 +97,19 @@ def build(services: Services) -> Panel:
         0, 1, 0, step=1, label="Watch it learn", info="evaluations, from the first to the newest", visible=False
     )
     answer = gr.HTML()
-    with gr.Accordion("All answers", open=False):
-        every = gr.HTML()
-    with gr.Accordion("Learning rate and gradient norm", open=False), gr.Row():
-        with gr.Column(min_width=260):
-            rate = curves.plot("learning rate", 150)
-        with gr.Column(min_width=260):
-            norm = curves.plot("gradient norm", 150)
     chooser = gr.Radio([], label="Runs", visible=False, elem_classes="run-list")
-    with gr.Accordion("Log", open=False):
-        log = gr.Textbox(lines=8, max_lines=16, show_label=False, interactive=False, autoscroll=True)
-    buttons = (stop, discard, resume, delete)
-    view = View(chooser, state, measure, plot, light, rate, norm, slider, answer, every, log, *buttons, gr.State())
+    with gr.Column(visible=False) as after:
+        with gr.Accordion("All answers", open=False):
+            every = gr.HTML()
+        with gr.Accordion("Learning rate and gradient norm", open=False), gr.Row():
+            with gr.Column(min_width=260):
+                rate = curves.plot("learning rate", 150)
+            with gr.Column(min_width=260):
+                norm = curves.plot("gradient norm", 150)
+        with gr.Accordion("Log", open=False):
+            log = gr.Textbox(lines=8, max_lines=16, show_label=False, interactive=False, autoscroll=True)
+    drawn = (chooser, state, measure, plot, light, rate, norm, slider, answer, every, after, log)
+    view = View(*drawn, stop, discard, resume, delete, gr.State())
     return Panel(view, confirm, question, yes, no, gr.State(""))
 
 
@@ -159,10 +160,11 @@ def show_run(
     if run is None:
         hidden = gr.update(visible=False)
         empty = gr.update(choices=[], value=None, visible=False)
-        return [empty, EMPTY, hidden, hidden, "", hidden, hidden, hidden, "", "", "", *[hidden] * 4, Seen(None, listed)]
+        drawn = [hidden, hidden, "", hidden, hidden, hidden, "", "", hidden, ""]  # from the measure to the log
+        return [empty, EMPTY, *drawn, *[hidden] * 4, Seen(None, listed)]
     events, status, same = run.events(), run.status, seen is not None and seen.run == run.name
     evaluations = answers.evaluations(events)
-    plot = curves.shown(curves.curve(events, measure), "training", y_title=TITLES[measure])
+    plot = curves.shown(curves.curve(events, measure), "training")
     at = answers.position(evaluations, at if same else None, seen.evaluations if same else 0)
     return [
         _list(services, found, run, seen),
@@ -175,6 +177,7 @@ def show_run(
         answers.slider(evaluations, at),
         answers.one_html(evaluations, at),
         answers.list_html(evaluations),
+        gr.update(visible=True),
         run.log(),
         gr.update(visible=status.live, interactive=status.state != "stopping"),
         gr.update(visible=status.live),

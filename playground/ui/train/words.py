@@ -24,7 +24,8 @@ CSS = """
 .run-state.bad b { color: #a32019; }
 .dark .run-state.bad b { color: #ff9c94; }
 .run-state.good b { color: var(--color-accent); }
-.run-state b { font-size: var(--text-lg); }
+.dark .run-state.good b { color: var(--primary-300); }
+.run-state p:first-child b { font-size: var(--text-lg); }
 .run-state p { margin: 2px 0; overflow-wrap: anywhere; }
 .figures { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 6px 0; }
 .figures dt { font-size: var(--text-xs); color: var(--body-text-color-subdued); }

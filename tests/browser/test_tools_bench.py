@@ -1,0 +1,129 @@
+"""Tools as a test bench: faults by name, calls held to a schema, scorecards, servers attached, small and dark pages."""
+
+import re
+import sys
+
+import pytest
+
+SERVER = '''
+from mcp.server.fastmcp import FastMCP
+
+server = FastMCP("library")
+
+
+@server.tool()
+def shelf_of(title: str) -> str:
+    """The shelf of the library on which a book stands"""
+    return "B 12"
+
+
+server.run()
+'''
+REPLY = 180_000  # ms; a reply on a busy machine
+PANELS = ("tools-what", "tools-second", "tools-own", "tools-mcp", "tools-model-tool", "tools-scorecard")
+
+
+@pytest.fixture
+def bench(visit):
+    """`bench(…)` opens the Tools tab; the options are those of `visit`."""
+
+    def bench(**context):
+        visitor = visit(**context)
+        visitor.wait_for_model()
+        visitor.open("Tools")
+        visitor.page.locator("#tools-question").wait_for()
+        return visitor
+
+    return bench
+
+
+def ask(page, question: str):
+    """Ask and wait for the end; the chat."""
+    page.locator("#tools-question textarea").fill(question)
+    page.locator("#tools-ask").click()
+    page.locator("#tools-stop").wait_for()
+    page.locator("#tools-ask").wait_for(timeout=REPLY)
+    return page.locator("#tools-chat")
+
+
+def unfold(page, name: str):
+    page.locator(f"#{name} > button").first.click()
+
+
+def test_a_wrong_call_is_named_and_the_model_has_a_second_try(bench):
+    page = bench().page
+    chat = ask(page, "How warm is it in Pariss?")
+    chat.get_by_text("Result: tool error").wait_for()
+    assert "did you mean Paris?" in chat.inner_text(), "the reason stands unfolded"
+    chat.get_by_text("The model writes (turn 2)").wait_for()
+    status = page.locator("#tools-status").inner_text()
+    assert re.search(r"answered · faults: tool error", status)
+    assert chat.locator("[data-testid='bot']").last.inner_text().strip()
+
+
+def test_the_untuned_model_is_held_to_the_schemas_and_the_cost_is_shown(bench):
+    visitor = bench()
+    page = visitor.page
+    page.locator("#tools-adapter input").click()
+    page.get_by_role("option", name="None: the model as it is").first.click()
+    page.locator("#tools-mode label", has_text="must call").click()
+    page.locator("#tools-question textarea").fill("What's the weather in Paris?")
+    page.locator("#tools-ask").click()
+    page.locator("#tools-chat").get_by_text("Check: fits the tool's schema").first.wait_for(timeout=REPLY)
+    cost = re.compile(r"in tokens/s: must call [\d.]+ \([\d.]+ ms a token for the grammar\)")
+    page.locator("#tools-status", has_text=cost).wait_for()
+    page.evaluate("document.querySelector('#tools-stop')?.click()")  # it may have ended by itself
+    page.locator("#tools-ask").wait_for(timeout=REPLY)
+
+
+def test_a_scorecard_of_the_model_before_and_after_it_learned_to_call(bench):
+    visitor = bench()
+    page = visitor.page
+    unfold(page, "tools-scorecard")
+    visitor.field("How many").fill("2")
+    page.locator("#score-start").click()
+    status = page.locator("#score-status")
+    status.get_by_text(re.compile(r"Asking · \d+ of 4 replies")).wait_for()
+    status.get_by_text(re.compile(r"Done · 4 of 4 replies")).wait_for(timeout=REPLY)
+    heads = page.locator("#score-table table").first.locator("thead th")
+    assert heads.count() == 3, "the outcome, the untuned lane, the tuned lane"
+    valid = page.locator("#score-table tr.valid td")
+    assert re.match(r"\d", valid.last.inner_text())
+    page.get_by_role("button", name="Replies, one by one").click()
+    rows = page.locator("#score-rows details")
+    rows.first.locator("summary").click()
+    opened = rows.first.inner_text()
+    assert rows.count() == 4
+    assert all(part in opened for part in ("Asked", "Raw reply", "Parsed", "Expected")), opened
+    page.locator("#score-start").wait_for()
+
+
+def test_a_server_is_attached_its_tool_listed_and_let_go(bench, tmp_path):
+    script = tmp_path / "library.py"
+    script.write_text(SERVER)
+    page = bench().page
+    unfold(page, "tools-mcp")
+    unfold(page, "tools-what")
+    page.locator("#tools-mcp-where").locator("input, textarea").fill(f'"{sys.executable}" "{script}"')
+    page.locator("#tools-mcp-attach").click()
+    page.locator("#tools-mcp-servers td", has_text="attached").wait_for()
+    for group in ("#tools-chosen", "#tools-ask-first"):
+        assert page.locator(f"{group} label", has_text="shelf_of").locator("input").is_checked()
+    what = page.locator("#tools-what dd", has_text="The shelf of the library on which a book stands")
+    what.wait_for()
+    page.locator("#tools-mcp-detach").click()
+    page.locator("#tools-mcp-servers", has_text="No server is attached").wait_for()
+    what.wait_for(state="detached")
+    assert page.locator("#tools-chosen label", has_text="shelf_of").count() == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_opened_panel_fits_the_page(bench, width, scheme):
+    visitor = bench(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page = visitor.page
+    for name in PANELS:
+        unfold(page, name)
+    page.locator("#tools-own textarea:visible, #tools-own .cm-content:visible").first.wait_for()
+    page.locator("#score-start").wait_for()
+    assert visitor.fits()
