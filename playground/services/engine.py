@@ -329,7 +329,9 @@ class Decoder(threading.Thread):
     def retire(self) -> bool:
         """Close if nobody is being answered; says whether."""
         with self.wake:
-            if self.state == "loading" or len(self.waiting) or (self.batch is not None and self.batch.rows):
+            # a row stays in the batch for a moment after its reply is done
+            rows = [] if self.batch is None else self.batch.rows
+            if self.state == "loading" or len(self.waiting) or not all(row.tag.reply.done for row in rows):
                 return False
             self.closing = True
         self.close()
