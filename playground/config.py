@@ -100,7 +100,7 @@ class TrainConfig:
     probe_tokens: int = setting(48, "longest probe answer, in tokens", min=1, max=1024)
     dtype: str = setting("auto", "weights and adapter", choices=("auto", "bfloat16", "float32"))
     load_in_4bit: bool = setting(False, "hold the base in NF4 (bitsandbytes); slow on a CPU")
-    threads: int = setting(0, "CPU threads (0: all)", min=0, max=1024)
+    threads: int = setting(0, "CPU threads (0: what is fastest now; a fixed number repeats exactly)", min=0, max=1024)
     seed: int = setting(0, "order of the rows and the adapter's start", min=0, max=2**31 - 1)
 
     @property

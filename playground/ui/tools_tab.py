@@ -27,7 +27,7 @@ from playground.ui.tools.view import View
 EXAMPLES = (
     "What is 23 * 47?",
     "What's the weather in Paris?",
-    "What is 15% of 240 and what's the weather in Oslo?",
+    "What is 15% of 240 and what's the weather in Rome?",
     "How warm is it in Pariss?",
     "Tell me a joke",
 )
