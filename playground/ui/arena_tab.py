@@ -6,7 +6,10 @@ from playground.ui.arena import battle, files, judge, leaderboard, side_by_side
 from playground.ui.arena.chat import View
 from playground.ui.common import Services
 
-CSS = "".join(view.CSS for view in (side_by_side, battle, leaderboard, files, judge))
+CSS = """
+@media (max-width: 640px) { #arena-views > .tab-wrapper button { font-size: min(var(--text-md), 3.6vw); } }
+"""
+CSS += "".join(view.CSS for view in (side_by_side, battle, leaderboard, files, judge))
 
 
 def build(services: Services) -> View:
