@@ -298,7 +298,11 @@ def _title(where: str, number: int) -> str:
     """A short name: the host, or the last word of the command that is no option."""
     if where.startswith(("http://", "https://")):
         return f"{where.split('/')[2][:30]} {number}"
-    words = [word for word in where.split() if re.fullmatch(r"[\w.@/][\w.@/-]*", word)] or [where]
+    try:
+        parts = shlex.split(where)
+    except ValueError:  # a quote that nothing closes
+        parts = where.split()
+    words = [word for word in parts if re.fullmatch(r"[\w.@/][\w.@/ -]*", word)] or [where]
     return f"{os.path.basename(words[-1])[:30]} {number}"
 
 

@@ -106,7 +106,8 @@ def test_a_server_is_attached_its_tool_listed_and_let_go(bench, tmp_path):
     unfold(page, "tools-what")
     page.locator("#tools-mcp-where").locator("input, textarea").fill(f'"{sys.executable}" "{script}"')
     page.locator("#tools-mcp-attach").click()
-    page.locator("#tools-mcp-servers td", has_text="attached").wait_for(timeout=60_000)  # a Python has to start
+    servers = page.locator("#tools-mcp-servers")
+    servers.get_by_role("cell", name="attached", exact=True).wait_for(timeout=60_000)  # a Python has to start
     for group in ("#tools-chosen", "#tools-ask-first"):
         page.locator(f"{group} label:has(input:checked)", has_text="shelf_of").wait_for()
     what = page.locator("#tools-what dd", has_text="The shelf of the library on which a book stands")
