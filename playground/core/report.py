@@ -30,7 +30,7 @@ from playground.errors import PlaygroundError
 FIRST_CHUNK, CHUNK = 128, 1024  # rows between two signs of progress: few at first, and fewer where they are long:
 CHUNK_CHARACTERS = 1_000_000  # tokens take some 40 bytes a character while they are counted
 AHEAD = 6  # chunks that may wait for the tokenizer; rendering is ahead of it, and the comparing runs beside it
-LANGUAGE_ROWS = 500  # languages are guessed on so many rows at most, evenly spread
+LANGUAGE_ROWS = 300  # languages are guessed on so many rows at most, evenly spread
 _LANGUAGE_CHARACTERS = 300
 _SURE = 0.4  # guesses below this score count as "unsure"
 _EXCERPT = 100

@@ -9,7 +9,7 @@ token, on which every tokenizer cuts, so its tokens are counted once, and only w
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -101,12 +101,13 @@ class TokenCounts:
         return text[:end]
 
     def _counts(self, encoded: list[Encoded]) -> list[Count | None]:
-        counts = self._by_pieces([text for text, _, _ in encoded], [encoding for _, _, encoding in encoded])
-        return [
-            _later(count, before) if before else count for count, (_, before, _) in zip(counts, encoded, strict=True)
-        ]
+        texts, befores, encodings = zip(*encoded, strict=True)
+        counts = self._by_pieces(texts, encodings)
+        if not any(befores):
+            return counts
+        return [_later(count, before) if before else count for count, before in zip(counts, befores, strict=True)]
 
-    def _by_pieces(self, texts: list[Text], encodings: list) -> list[Count | None]:
+    def _by_pieces(self, texts: Sequence[Text], encodings: Sequence) -> list[Count | None]:
         ids = list(map(_ids, encodings))
         ends = numpy.cumsum(self._lengths(chain.from_iterable(ids)))
         firsts = numpy.append(0, numpy.cumsum([len(row) for row in ids], dtype=int))
