@@ -5,7 +5,15 @@ import re
 
 import pytest
 
-SETTINGS = {"Name": "browser-run", "Rows": 40, "Steps": 300, "Batch size": 2, "Eval every": 2, "Eval rows": 2, "Patience": 0}
+SETTINGS = {
+    "Name": "browser-run",
+    "Rows": 40,
+    "Steps": 300,
+    "Batch size": 2,
+    "Eval every": 2,
+    "Eval rows": 2,
+    "Patience": 0,
+}
 
 
 @pytest.fixture
