@@ -143,10 +143,9 @@ class Engine:
     def prompt(self, lane: Lane, conversation: Conversation) -> Rendered:
         """The exact prompt that `lane` sends for `conversation`; of a lane elsewhere, the request it sends."""
         check(lane.sampling)
-        if (endpoint := self.remotes.find(lane.model)) is not None:
-            check_messages(conversation.messages)
-            return RemoteReply(lane, endpoint, conversation).prompt
         check_messages(conversation.messages)
+        if (endpoint := self.remotes.find(lane.model)) is not None:
+            return RemoteReply(lane, endpoint, conversation).prompt
         length = sum(len(str(message.get("content") or "")) for message in conversation.messages)
         if length > MAX_PROMPT_CHARACTERS:
             raise PlaygroundError(

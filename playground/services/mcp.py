@@ -9,7 +9,6 @@ A command is code that runs on this machine: it is for this machine's own visito
 import asyncio
 import atexit
 import contextlib
-import ipaddress
 import itertools
 import logging
 import os
@@ -17,7 +16,7 @@ import re
 import shlex
 import tempfile
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, field
@@ -40,18 +39,6 @@ CLOSED = -32000  # the protocol's code for a connection that has ended
 NO_COMMANDS = (
     "a command is started on this machine, so only a visitor on this machine may attach one; give a web address"
 )
-
-
-def is_local(host: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether only visitors of this machine reach a page that listens on `host`."""
-    return not environ.get("SPACE_ID") and is_loopback(host or "127.0.0.1")
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(eq=False)

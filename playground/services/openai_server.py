@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from playground.core import openai_api
 from playground.core.openai_api import Chunks
-from playground.core.tool_formats import Parsed, Reading, for_template
+from playground.core.tool_formats import Parsed, Reading
 from playground.errors import PlaygroundError
 from playground.services.engine import Engine, Lane, Reply
 
@@ -97,8 +97,7 @@ class Answer:
     def __init__(self, engine: Engine, lane: Lane, asked: openai_api.Request):
         self.id, self.created = uuid.uuid4().hex[:24], int(time.time())
         self.asked, self.tools = asked, asked.conversation.tools
-        template, tokenizer = engine.template(lane), engine.tokenizer(lane.model)
-        self.format = for_template(template, tokenizer) if self.tools else None
+        self.format = engine.tool_format(lane) if self.tools else None
         if self.tools and self.format is None:
             raise PlaygroundError(f"the template of {asked.model} writes no tool calls; ask without tools")
         stops = [*asked.stop, *(self.format.STOPS if self.format else ())]

@@ -19,7 +19,6 @@ somebody switches it on (see `refusal`). `Outcome.walls` tells which walls stood
 """
 
 import ast
-import ipaddress
 import json
 import os
 import selectors
@@ -35,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playground.core.tools import Tool, ToolError, without_picture
+from playground.services.hosts import is_local
 
 NAME = "python"
 SWITCH = "PLAYGROUND_PYTHON_TOOL"  # "1" switches the tool on where it would be off, "0" off
@@ -79,20 +79,13 @@ def refusal(host: str, environ: Mapping[str, str] = os.environ) -> str:
         return ""
     if environ.get("SPACE_ID"):
         return f"the Python tool is off on a public Space; {SWITCH}=1 switches it on"
-    if not _loopback(host or "127.0.0.1"):
+    if not is_local(host, environ):
         return f"the Python tool is off while others can reach this server ({host}); {SWITCH}=1 switches it on"
     return ""
 
 
 def allowed(host: str, environ: Mapping[str, str] = os.environ) -> bool:
     return not refusal(host, environ)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Python:

@@ -6,7 +6,7 @@ from functools import partial
 import gradio as gr
 
 from playground.errors import PlaygroundError
-from playground.services.mcp import is_local
+from playground.services.hosts import is_local
 from playground.services.remote import Endpoint
 from playground.ui.common import QUEUED, QUIET, Services, shown
 

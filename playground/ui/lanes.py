@@ -6,7 +6,7 @@ from dataclasses import asdict
 from playground.config import SamplingConfig, fields, parse
 from playground.errors import PlaygroundError
 from playground.services.engine import Lane
-from playground.services.mcp import is_local
+from playground.services.hosts import is_local
 from playground.ui.common import Services
 
 MAX_LANES = 4

@@ -5,7 +5,8 @@ from functools import partial
 import gradio as gr
 
 from playground.core.tools import Tool
-from playground.services.mcp import Mcp, is_local
+from playground.services.hosts import is_local
+from playground.services.mcp import Mcp
 from playground.services.python_tool import Python, allowed
 from playground.ui import own_tools, scorecard
 from playground.ui.common import QUEUED, QUIET, Services, shown

@@ -2,33 +2,22 @@
 
 import pytest
 
-from playground.config import ASSETS, Paths, SamplingConfig
-from playground.core import tool_formats, toolloop
+from playground.config import ASSETS, SamplingConfig
+from playground.core import toolloop
 from playground.core.messages import Conversation
 from playground.core.models import read_adapter
 from playground.core.tools import calculator, weather
-from playground.services.engine import Engine, Lane
-from playground.services.sources import Sources
+from playground.services.engine import Lane
 from playground.services.turns import EngineTurn
+from tests.real_model.conftest import NAME
 
 pytestmark = pytest.mark.real_model
-NAME = "smollm2-135m-instruct"
 GREEDY = SamplingConfig(temperature=0.0, repetition_penalty=1.0, max_new_tokens=100)
 TOOLS = [calculator.make(), weather.make(None)]
 
 
-@pytest.fixture(scope="module")
-def engine():
-    paths = Paths()
-    sources = Sources(paths)
-    sources.get(NAME)
-    engine = Engine(sources, paths)
-    yield engine
-    engine.close()
-
-
 def ask(engine, lane, conversation):
-    format = tool_formats.for_template(engine.template(lane), engine.tokenizer(NAME))
+    format = engine.tool_format(lane)
 
     def generate(conversation):
         return EngineTurn(engine.reply(lane, conversation, stop=format.STOPS))

@@ -14,27 +14,16 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from playground.config import Paths, SamplingConfig
+from playground.config import SamplingConfig
 from playground.core import tools
 from playground.core.messages import Conversation
 from playground.services.engine import Engine, Lane
 from playground.services.openai_server import router
 from playground.services.remote import Endpoint, Remotes
-from playground.services.sources import Sources
+from tests.real_model.conftest import NAME
 
 pytestmark = pytest.mark.real_model
-NAME = "smollm2-135m-instruct"
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture(scope="module")
-def engine():
-    paths = Paths()
-    sources = Sources(paths)
-    sources.get(NAME)
-    engine = Engine(sources, paths)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="module")

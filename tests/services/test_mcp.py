@@ -14,7 +14,8 @@ from playground.core.tool_formats import hermes
 from playground.core.tools import ToolError, calculator, custom
 from playground.errors import PlaygroundError
 from playground.services import mcp_http
-from playground.services.mcp import NO_COMMANDS, Mcp, is_local
+from playground.services.hosts import is_local
+from playground.services.mcp import NO_COMMANDS, Mcp
 
 SERVER = '''
 import os, sys, time

@@ -9,7 +9,8 @@ import gradio as gr
 
 from playground.core.tools import Tool, custom, foreign
 from playground.errors import PlaygroundError
-from playground.services.mcp import CALL_SECONDS, MAX_LISTED, Mcp, Server, is_loopback
+from playground.services.hosts import is_loopback
+from playground.services.mcp import CALL_SECONDS, MAX_LISTED, Mcp, Server
 from playground.services.tool_limits import ToolLimits
 from playground.ui.common import QUEUED, QUIET, shown
 from playground.ui.own_tools import offered
