@@ -1,14 +1,12 @@
 """Does an answer have the form that a recipe teaches? Text in, yes or no out; and the rows of JSON calls. No torch."""
 
 import json
-import random
 import re
 from collections.abc import Sequence
 
 from playground.core import phrases, synthesis
 from playground.core.tool_formats import react
 from playground.core.tool_formats.values import Call, Fault
-from playground.core.tools import calculator, weather
 
 # What a recipe can be scored by → what the share counts.
 SCORES = {
@@ -91,38 +89,3 @@ def inconsistent(pairs: Sequence[dict]) -> list[str]:
 
 
 # ---- ReAct -----------------------------------------------------------------------------------------------------
-
-_THOUGHTS = {
-    calculator.NAME: (
-        "I have to work out {expression}. The calculator does that exactly.",
-        "This is arithmetic: {expression}. I use the calculator.",
-        "The numbers ask for {expression}, so I call the calculator.",
-    ),
-    weather.NAME: (
-        "The weather in {city} changes, so I look it up.",
-        "I do not know the weather in {city}. The weather tool does.",
-        "For {city} I need the weather tool.",
-    ),
-    "result": ("The result is there, so I can answer.", "Now I know enough to answer.", "I have what I need."),
-    "talk": ("No tool helps here; I answer myself.", "I can say this without a tool.", "This needs no tool."),
-}
-
-
-def react_rows(n: int, seed: int = 0, split: str = phrases.TRAIN) -> list[dict]:
-    """`n` rows of tool calls and talk in which the assistant says what it thinks before it acts or answers."""
-    rng = random.Random(f"react {split} {seed}")
-    return [
-        {**row, "messages": [_thoughtful(row["messages"], i, rng) for i in range(len(row["messages"]))]}
-        for row in synthesis.tool_calls(n, seed, split)
-    ]
-
-
-def _thoughtful(messages: list[dict], i: int, rng: random.Random) -> dict:
-    message = messages[i]
-    if message["role"] != "assistant":
-        return message
-    calls = [call["function"] for call in message.get("tool_calls", ())]
-    thoughts = [rng.choice(_THOUGHTS[call["name"]]).format(**call["arguments"]) for call in calls]
-    if not calls:
-        thoughts = [rng.choice(_THOUGHTS["result" if messages[i - 1]["role"] == "tool" else "talk"])]
-    return {"role": "assistant", "reasoning_content": " ".join(thoughts), **message}
