@@ -65,6 +65,7 @@ def agreement(banks: dict, ids: list[int], said: list[int]) -> float:
     import torch
 
     from playground.core.generation import Cache, RoomyLayer
+    from playground.core.past import past
 
     picks = {}
     with torch.inference_mode():
@@ -73,7 +74,7 @@ def agreement(banks: dict, ids: list[int], said: list[int]) -> float:
             cache, picks[name] = Cache(layer_class_to_replicate=RoomyLayer), []
             feed = torch.tensor([ids])
             for token in said:
-                logits = bank.model(input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                logits = bank.model(input_ids=feed, **past(bank.model, cache), use_cache=True, logits_to_keep=1).logits
                 picks[name].append(int(logits[0, -1].argmax()))
                 feed = torch.tensor([[token]])
     return sum(a == b for a, b in zip(picks["bf16"], picks["int8"], strict=True)) / max(1, len(said))

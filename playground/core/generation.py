@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from playground.config import SamplingConfig
 from playground.core.adapters import AdapterBank
+from playground.core.past import past
 from playground.core.prefixes import Prefix, Prefixes
 from playground.errors import PlaygroundError
 
@@ -284,7 +285,7 @@ class Batch:
             # with nothing padded the mask says nothing, and leaving it out takes the shorter way through attention
             attention_mask=mask if bool((mask == 0).any()) else None,
             position_ids=positions,
-            past_key_values=cache,
+            **past(self.model, cache),
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]

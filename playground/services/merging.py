@@ -8,6 +8,7 @@ from pathlib import Path
 
 from playground.config import TrainConfig
 from playground.core.messages import Conversation
+from playground.core.past import past, past_of
 from playground.core.templates import Template, render
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
@@ -93,8 +94,8 @@ def greedy(model, ids: list[int], count: int = PARITY_TOKENS) -> list[int]:
         row = torch.tensor([ids], device=next(model.parameters()).device)
         cache, written = None, []
         for _ in range(count):
-            out = model(input_ids=row, past_key_values=cache, use_cache=True)
-            cache, row = out.past_key_values, out.logits[:, -1:].argmax(-1)
+            out = model(input_ids=row, **past(model, cache), use_cache=True)
+            cache, row = past_of(model, out), out.logits[:, -1:].argmax(-1)
             written.append(int(row[0, 0]))
     return written
 

@@ -39,8 +39,15 @@ def lanes_shown(visitor):
     return visitor.page.locator(".lane:visible").count()
 
 
+def votes(visitor) -> int:
+    visitor.page.locator("#arena-counts .votes").wait_for()
+    total = visitor.page.locator("#arena-counts [data-total]")
+    return int(total.get_attribute("data-total")) if total.count() else 0
+
+
 def test_all_lanes_answer_and_a_vote_is_counted(chat, picture):
     page = chat.page
+    before = votes(chat)  # other tests vote too
     count = lanes_shown(chat)
     assert count >= 2
     set_sampling(chat, max_new_tokens=40)
@@ -52,7 +59,7 @@ def test_all_lanes_answer_and_a_vote_is_counted(chat, picture):
     assert page.locator("#arena-prompt textarea").input_value() == ""
     page.get_by_role("button", name="System prompt, tools and sampling").click()
     page.locator("#vote-right").click()
-    page.locator("#arena-counts [data-total='1']").wait_for()
+    page.locator(f"#arena-counts [data-total='{before + 1}']").wait_for()
     page.wait_for_function("document.querySelector('#vote-right').disabled")
     picture(chat, "chat", 1150)
 
@@ -61,7 +68,7 @@ def test_all_lanes_answer_and_a_vote_is_counted(chat, picture):
     done(again, 1)
     page.wait_for_function("!document.querySelector('#vote-tie').disabled")
     page.locator("#vote-tie").click()
-    page.locator("#arena-counts [data-total='2']").wait_for()
+    page.locator(f"#arena-counts [data-total='{before + 2}']").wait_for()
 
 
 def test_the_exact_prompt_of_each_lane_can_be_read(chat):

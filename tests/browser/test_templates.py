@@ -1,5 +1,7 @@
 """Templates: bring data in, walk through it, see it side by side, as a batch, linted, reported; write one."""
 
+import time
+
 import pytest
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -26,16 +28,19 @@ def open_view(visitor, name: str):
     """A view by its tab; on a phone it may stand in the menu of tabs that have no room."""
     page = visitor.page
     tab = page.get_by_role("tab", name=name, exact=True)
-    if tab.count() and tab.is_visible():
-        tab.click()
-        return
-    for menu in page.locator(".overflow-menu:visible").all():
-        menu.locator("> button").click()
-        hidden = menu.locator(".overflow-dropdown button", has_text=name)
-        if hidden.count():
-            hidden.first.click()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:  # what an accordion holds is drawn only after it opened
+        if tab.count() and tab.is_visible():
+            tab.click()
             return
-        menu.locator("> button").click()
+        for menu in page.locator(".overflow-menu:visible").all():
+            menu.locator("> button").click()
+            hidden = menu.locator(".overflow-dropdown button", has_text=name)
+            if hidden.count():
+                hidden.first.click()
+                return
+            menu.locator("> button").click()
+        page.wait_for_timeout(200)
     raise AssertionError(f"no tab {name}")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from playground.core.cores import fixed
+from playground.core.past import past, past_of
 from playground.core.training.collate import common_start
 from playground.core.training.loss import can_share, embedded, soft_prompt
 from playground.core.training.methods import base_of
@@ -45,7 +46,7 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
     cache, before = None, 0
     if shared or soft is not None:
         prefix = torch.tensor([list(prompts[0][:shared])], device=device, dtype=torch.long)
-        cache = model(**embedded(model, prefix, soft), use_cache=True, logits_to_keep=1).past_key_values
+        cache = past_of(model, model(**embedded(model, prefix, soft), use_cache=True, logits_to_keep=1))
         cache.batch_repeat_interleave(len(prompts))
         before = shared + (0 if soft is None else len(soft))
     rest = [list(p[shared:]) for p in prompts]
@@ -62,11 +63,11 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
+                **past(model, cache),
                 use_cache=True,
                 logits_to_keep=1,
             )
-        cache = out.past_key_values
+        cache = past_of(model, out)
         ids = out.logits[:, -1].argmax(-1, keepdim=True)
         last = ids[:, 0].tolist()
         for i, token in zip(going, last, strict=True):

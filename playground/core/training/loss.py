@@ -6,6 +6,7 @@ A soft prompt (prompt tuning) is embeddings [tokens, width] that stand before ev
 import torch
 import torch.nn.functional as F
 
+from playground.core.past import past, past_of
 from playground.core.training.collate import IGNORE, Batch
 
 # Rows of logits that exist at once; a vocabulary of 150,000 then needs 300 MB in fp32, however long the batch.
@@ -80,11 +81,11 @@ def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None
     body = model.base_model
     if (batch.prefix or soft is not None) and can_share(model):
         start = embedded(model, torch.tensor([batch.prefix], device=device, dtype=torch.long), soft)
-        cache = body(**start, use_cache=True).past_key_values
+        cache = past_of(body, body(**start, use_cache=True))
         cache.batch_repeat_interleave(len(ids))
         before = torch.ones(len(ids), cache.get_seq_length(), dtype=mask.dtype, device=device)
         hidden = body(
-            input_ids=ids, attention_mask=torch.cat([before, mask], 1), past_key_values=cache, use_cache=True
+            input_ids=ids, attention_mask=torch.cat([before, mask], 1), use_cache=True, **past(body, cache)
         ).last_hidden_state
     else:
         ids, mask, labels = _whole(ids, mask, labels, batch.prefix)
