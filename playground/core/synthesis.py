@@ -1,7 +1,7 @@
 """Seeded conversations that teach a small model when and how to call the demo tools.
 
 `tool_calls(n, seed, split)` writes rows `{"messages", "tools"}`: about 42 % arithmetic, 33 % weather and 25 % talk that
-needs no tool. Some 30 % of the tool rows go on with the tool's result and a spoken answer, from the real tools. Every
+needs no tool. Some 22 % of the tool rows go on with the tool's result and a spoken answer, from the real tools. Every
 row has the same tools and no system message, so all rows share one prompt prefix, which makes a training step cheaper.
 
 Training and testing share no phrase, no city and no number: phrases and cities stand in one table or the other, and a
@@ -26,10 +26,10 @@ from playground.errors import PlaygroundError
 
 SPLITS = (phrases.TRAIN, phrases.TEST)
 CALCULATOR_SHARE, WEATHER_SHARE = 0.42, 0.33
-# Of the tool rows, about 30 %: result and answer follow; with far fewer of the weather's, the model does not learn to
+# Of the tool rows, about 22 %: result and answer follow; with far fewer of the weather's, the model does not learn to
 # answer from a result. Two results in one row cost a training step as much as five rows of one call.
 CONTINUED_SHARES = {
-    phrases.TRAIN: {calculator.NAME: 0.3, weather.NAME: 0.34},
+    phrases.TRAIN: {calculator.NAME: 0.21, weather.NAME: 0.24},
     phrases.TEST: {calculator.NAME: 0.42, weather.NAME: 0.26},
 }
 TWO_RESULTS_SHARE = {phrases.TRAIN: 0.15, phrases.TEST: 1.0}  # of the rows with two calls that would be continued

@@ -15,14 +15,13 @@ from playground.config import TrainConfig
 from playground.errors import PlaygroundError
 
 IGNORE = -100
-# Examples are sorted by length within windows of this many batches: little padding, and steps that still mix kinds of
-# rows (a step of nothing but short chit-chat undoes what the tool rows before it taught).
-WINDOW = 8
 # A shared prefix shorter than this is not worth a forward pass of its own.
 MIN_PREFIX = 16
 # Padded tokens in one forward and backward pass; a step of more is done in pieces. About 1.7 MB each for a model of
 # 135M, so this sets the peak memory; on two cores, pieces of 768 tokens took about a quarter longer.
 TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2_048}
+# A pass of its own costs about as much as this share of the tokens that one may have: 51 on a CPU, 409 on CUDA.
+PASS_COST, LEAST_COST = 1 / 40, 16
 
 
 @dataclass(frozen=True)
@@ -185,16 +184,17 @@ def check_batch(config: TrainConfig, train_rows: int) -> None:
 
 
 def batches_of_epoch(rows: list[Example], config: TrainConfig, epoch: int) -> list[Batch]:
-    """All rows once, in an order that depends only on the seed and the epoch: that is what a resumed run counts on."""
+    """All rows once, in an order that depends only on the seed and the epoch: that is what a resumed run counts on.
+
+    Rows of all lengths stand in one batch: sorted by length, steps of nothing but short chit-chat undid what the tool
+    rows before them taught (105 of 120 exact calls after 121 steps, and 109 after 80 mixed ones). `parts` keeps the
+    padding small.
+    """
     shuffle = random.Random(f"epoch {config.seed} {epoch}")
     order = list(range(len(rows)))
     shuffle.shuffle(order)
-    window, batches = WINDOW * config.batch_size, []
-    for start in range(0, len(order), window):
-        near = sorted(order[start : start + window], key=lambda i: len(rows[i].ids))
-        batches += [near[i : i + config.batch_size] for i in range(0, len(near), config.batch_size)]
-    shuffle.shuffle(batches)
-    return [batch([rows[i] for i in chosen]) for chosen in batches]
+    size = config.batch_size
+    return [batch([rows[i] for i in order[at : at + size]]) for at in range(0, len(order), size)]
 
 
 def batch(rows: list[Example], share: bool = True) -> Batch:
@@ -209,15 +209,27 @@ def batch(rows: list[Example], share: bool = True) -> Batch:
 def parts(whole: Batch, tokens: int) -> list[Batch]:
     """The batch in pieces of at most `tokens` padded tokens (or one row), which bounds the memory of a step.
 
-    Shortest rows first, so that little of it is padding. The pieces' gradients add up to those of the batch.
+    Rows of like length go together, so that little is computed for padding: of all ways to cut the rows in the order
+    of their lengths it is the one with the fewest padded tokens, a pass of its own counted as some more. The pieces'
+    gradients add up to those of the batch.
     """
-    pieces, now = [], []
-    for row in sorted(whole.rows, key=lambda row: len(row.ids)):
-        if now and (len(now) + 1) * len(row.ids) > tokens:
-            pieces.append(Batch(whole.prefix, tuple(now)))
-            now = []
-        now.append(row)
-    return [*pieces, Batch(whole.prefix, tuple(now))]
+    cost = max(tokens * PASS_COST, LEAST_COST)
+    rows = sorted(whole.rows, key=lambda row: len(row.ids))
+    best = [(0, 0)]  # for the first n rows: their cost, and where their last piece begins
+    for end in range(1, len(rows) + 1):
+        longest, ways = len(rows[end - 1].ids), []
+        for start in range(end - 1, -1, -1):
+            padded = (end - start) * longest
+            if padded > tokens and start < end - 1:
+                break
+            ways.append((best[start][0] + padded + cost, start))
+        best.append(min(ways))
+    pieces, end = [], len(rows)
+    while end:
+        start = best[end][1]
+        pieces.append(Batch(whole.prefix, tuple(rows[start:end])))
+        end = start
+    return pieces[::-1]
 
 
 def shared_prefix(rows: list[Example]) -> int:

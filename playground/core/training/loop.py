@@ -29,7 +29,7 @@ from playground.core.training.collate import (
     parts,
     total_steps,
 )
-from playground.core.training.loss import soft_prompt, step_loss
+from playground.core.training.loss import soft_prompt, step_gradients, step_loss
 from playground.core.training.methods import add_adapter, base_of
 from playground.errors import PlaygroundError
 
@@ -191,12 +191,8 @@ def fit(
             order = batches or batches_of_epoch(examples.train, config, epoch)
         now: Batch = order[done % per_epoch]
         learning_rate = schedule.get_last_lr()[0]
-        loss = 0.0
         with unit(STEP_COST + now.padded, "step"):
-            for part in parts(now, room):
-                share = step_loss(base, part, pad_id, soft_prompt(model)) / now.trained
-                share.backward()
-                loss += share.item()
+            loss = step_gradients(base, parts(now, room), pad_id, now.trained, soft_prompt(model))
             norm = master.step()
         schedule.step()
         done += 1

@@ -3,6 +3,8 @@
 A soft prompt (prompt tuning) is embeddings [tokens, width] that stand before every row: a prefix like any other.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 
@@ -69,19 +71,58 @@ def soft_prompt(model) -> torch.Tensor | None:
     return weight.to(model.get_input_embeddings().weight.dtype)
 
 
-def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None) -> torch.Tensor:
+def step_gradients(model, pieces: list[Batch], pad_id: int, trained: int, soft: torch.Tensor | None = None) -> float:
+    """Add the gradients of a step's mean loss over `trained` labelled tokens to the parameters; returns that loss.
+
+    The pieces are of one batch and share its prefix, which is run once for all of them: each piece adds to the
+    gradient of the prefix's keys and values, and at the end that one goes back through the prefix.
+    """
+    begun = start_of(model, pieces[0], soft) if len(pieces) > 1 and _plain_head(model) else None
+    if begun is None:
+        total = 0.0
+        for piece in pieces:
+            loss = step_loss(model, piece, pad_id, soft) / trained
+            loss.backward()
+            total += loss.item()
+        return total
+    total, first = 0.0, [t for layer in begun.layers for t in (layer.keys, layer.values)]
+    leaves = [t.detach().requires_grad_(t.requires_grad) for t in first]
+    for piece in pieces:
+        cache = copy.copy(begun)
+        cache.layers = [copy.copy(layer) for layer in begun.layers]
+        for layer, keys, values in zip(cache.layers, leaves[::2], leaves[1::2], strict=True):
+            layer.keys, layer.values = keys, values
+        loss = step_loss(model, piece, pad_id, soft, cache) / trained
+        loss.backward()
+        total += loss.item()
+    back = [(t, leaf.grad) for t, leaf in zip(first, leaves, strict=True) if leaf.grad is not None]
+    if back:
+        torch.autograd.backward([t for t, _ in back], [gradient for _, gradient in back])
+    return total
+
+
+def start_of(model, batch: Batch, soft: torch.Tensor | None = None):
+    """The cache of what all rows of a batch begin with, for one row; None where they share nothing."""
+    if not (batch.prefix or soft is not None) or not can_share(model):
+        return None
+    prefix = torch.tensor([batch.prefix], device=next(model.parameters()).device, dtype=torch.long)
+    body = model.base_model
+    return past_of(body, body(**embedded(model, prefix, soft), use_cache=True))
+
+
+def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None, begun=None) -> torch.Tensor:
     """Summed loss over the labelled tokens of a batch (divide by `batch.trained` for the mean).
 
-    `model` is a causal language model of transformers, with or without adapter layers in it.
+    `model` is a causal language model of transformers, with or without adapter layers in it; `begun` is the cache of
+    the batch's prefix where that has been run already, which is changed.
     """
     device = next(model.parameters()).device
     ids, mask, labels = tensors(batch, pad_id, device)
     if not _plain_head(model):
         return _loss_by_logits(model, ids, mask, labels, batch.prefix, soft)
     body = model.base_model
-    if (batch.prefix or soft is not None) and can_share(model):
-        start = embedded(model, torch.tensor([batch.prefix], device=device, dtype=torch.long), soft)
-        cache = past_of(body, body(**start, use_cache=True))
+    cache = start_of(model, batch, soft) if begun is None else begun
+    if cache is not None:
         cache.batch_repeat_interleave(len(ids))
         before = torch.ones(len(ids), cache.get_seq_length(), dtype=mask.dtype, device=device)
         hidden = body(

@@ -1,0 +1,145 @@
+"""LoRA layers and attention of a training step with less work around their matrix products, for CPUs.
+
+peft's LoRA layer scales and adds in passes of their own and keeps what they gave for the backward pass. Here both are
+part of the products. transformers' eager attention copies keys and values once per query head (GQA), keeps the scores
+twice, and adds the copies' gradients up again; here the queries of a group stand below each other in one product, and
+only the probabilities are kept. Both give what the originals give, to rounding; `fuse` asks the model itself whether
+that is so, and leaves what it finds different as it is.
+"""
+
+import types
+
+import torch
+import torch.nn.functional as F
+
+NAME = "playground"
+# How far logits may be from those of eager attention, as a share of their size, for the two to count as the same.
+SAME = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+
+
+def fuse(model, base) -> None:
+    """Use both in `model` (a PeftModel, or a plain one) where they apply; `base` is the transformers model in it."""
+    _fuse_lora(model)
+    base.set_attn_implementation(_attention(base))
+
+
+def _attention(base) -> str:
+    """The name of our attention where the model computes the same with it, else "eager"."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+    if getattr(base.config.get_text_config(), "attention_dropout", 0.0):
+        return "eager"
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, eager_mask)
+    ids = torch.arange(1, 13, device=next(base.parameters()).device).view(2, 6)
+    mask = torch.ones_like(ids)
+    mask[0, 4:] = 0
+    was_training, found = base.training, []
+    base.eval()
+    try:
+        for name in ("eager", NAME):
+            base.set_attn_implementation(name)
+            with torch.no_grad():
+                found.append(base(input_ids=ids, attention_mask=mask, use_cache=False).logits[mask.bool()].float())
+    except (NotImplementedError, TypeError, ValueError, RuntimeError):
+        return "eager"  # a model whose attention asks for more than ours knows
+    finally:
+        base.train(was_training)
+    eager, ours = found
+    near = (eager - ours).abs().max() <= SAME.get(base.dtype, 0.0) * eager.abs().max()
+    return NAME if near else "eager"
+
+
+def attend(module, query, key, value, mask, scaling=None, dropout=0.0, **more):
+    """An attention function of transformers: query [rows, heads, n, d], key and value [rows, groups, m, d].
+
+    Gives the output [rows, n, heads, d] and no weights. `mask` is additive, [rows or 1, 1, n, m], or None.
+    """
+    if dropout or any(more.get(name) is not None for name in ("softcap", "s_aux", "head_mask", "position_bias")):
+        raise NotImplementedError("attention with dropout, soft caps, sinks or biases")
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mask = None if mask is None else mask[..., : key.shape[-2]]
+    return _Attention.apply(query, key, value, mask, scaling).transpose(1, 2).contiguous(), None
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, mask, scaling):
+        rows, heads, n, d = query.shape
+        groups, m = key.shape[1], key.shape[2]
+        stacked = (query * scaling).reshape(rows * groups, heads // groups * n, d)
+        key, value = key.reshape(rows * groups, m, d), value.reshape(rows * groups, m, d)
+        scores = torch.bmm(stacked, key.transpose(1, 2))
+        if mask is not None:
+            scores.view(rows, heads, n, m).add_(mask)
+        weights = torch.softmax(scores, -1)  # in fp32 inside
+        ctx.save_for_backward(stacked, key, value, weights)
+        ctx.sizes = (rows, heads, groups, n, m, d, scaling)
+        return torch.bmm(weights, value).view(rows, heads, n, d)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        stacked, key, value, weights = ctx.saved_tensors
+        rows, heads, groups, n, m, d, scaling = ctx.sizes
+        upstream = upstream.reshape(rows * groups, heads // groups * n, d)
+        of_value = torch.bmm(weights.transpose(1, 2), upstream)
+        of_weights = torch.bmm(upstream, value.transpose(1, 2))
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        of_key = torch.bmm(of_scores.transpose(1, 2), stacked)
+        of_query = torch.bmm(of_scores, key).mul_(scaling)
+        shapes = ((rows, heads, n, d), (rows, groups, m, d), (rows, groups, m, d))
+        return *(g.view(s) for g, s in zip((of_query, of_key, of_value), shapes, strict=True)), None, None
+
+
+def _fuse_lora(model) -> None:
+    from peft.tuners.lora import Linear
+
+    for layer in model.modules():
+        if type(layer) is Linear and type(layer.base_layer) is torch.nn.Linear and _plain(layer):
+            layer.forward = types.MethodType(_forward, layer)
+
+
+def _plain(layer) -> bool:
+    """Whether the layer is base(x) + B(A(x)) · scaling and nothing else."""
+    (name,) = names if len(names := list(layer.lora_A)) == 1 else ("",)
+    return bool(name) and (
+        type(layer.lora_dropout[name]) is torch.nn.Identity
+        and not getattr(layer, "lora_variant", {}).get(name)
+        and not layer.fan_in_fan_out
+        and layer.lora_A[name].bias is None
+        and layer.lora_B[name].bias is None
+        and layer.lora_A[name].weight.dtype == layer.base_layer.weight.dtype
+    )
+
+
+def _forward(layer, x, *args, **kwargs):
+    if layer.disable_adapters or layer.merged or args or kwargs or x.dtype != layer.base_layer.weight.dtype:
+        return type(layer).forward(layer, x, *args, **kwargs)
+    (name,) = layer.lora_A
+    base, a, b = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
+    return _Lora.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
+
+
+class _Lora(torch.autograd.Function):
+    """x [..., in] · W [out, in] and, on top, x · A [r, in] · B [out, r] · scaling; W and its bias are frozen."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, a, b, scaling):
+        flat = x.reshape(-1, x.shape[-1])
+        low = (flat @ a.t()).mul_(scaling)
+        ctx.save_for_backward(flat, low, weight, a, b)
+        ctx.scaling = scaling
+        out = F.linear(flat, weight, bias).addmm_(low, b.t())
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        flat, low, weight, a, b = ctx.saved_tensors
+        shape = upstream.shape
+        upstream = upstream.reshape(-1, shape[-1])
+        of_low = (upstream @ b).mul_(ctx.scaling)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = (upstream @ weight).addmm_(of_low, a).view(*shape[:-1], -1)
+        return of_x, None, None, of_low.t() @ flat, upstream.t() @ low, None
