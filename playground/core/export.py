@@ -101,7 +101,7 @@ def trl_script(
             "this run's template has no {% generation %} marks, which TRL needs to know what the assistant wrote; "
             "train with a template that has them, the built-in ones do"
         )
-    for name in ("continue_from", "new_tokens"):
+    for name in ("continue_from", "new_tokens", "prompt_steps"):
         if getattr(config, name):
             raise PlaygroundError(f"a run with {name} cannot be written as a TRL script; start one without it")
     decay = max(1, steps - config.warmup_steps)

@@ -13,7 +13,8 @@ from playground.errors import PlaygroundError
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # more only wait for each other at this size
 
-from playground.core.training import loop, loss, truth  # noqa: E402
+from playground.core.training import loop, loss, ranks, truth  # noqa: E402
+from playground.core.training.ranks import Ranks  # noqa: E402
 
 PREFIX = tuple(range(1, 25))
 
@@ -166,6 +167,24 @@ def test_a_step_in_pieces_gives_the_gradients_of_the_whole():
             torch.testing.assert_close(p.grad, all_at_once[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("count, rows", [(2, [2, 2]), (3, [2, 1, 1]), (6, [1, 1, 1, 1, 0, 0])])
+def test_a_step_is_dealt_to_processes(count, rows):
+    step = batch(ROWS)
+    dealt = collate.shares(step, count, 1000)
+    assert [sum(len(part.rows) for part in mine) for mine in dealt] == rows
+    assert sorted(r.ids for mine in dealt for part in mine for r in part.rows) == sorted(r.ids for r in step.rows)
+    assert all(part.prefix == step.prefix for mine in dealt for part in mine)
+    # with shares of the layers, all run the model equally often; what they count adds up to the step
+    work = [loop.work_of(step, 40, Ranks(rank, count, sharded=True)) for rank in range(count)]
+    assert len({len(mine) for mine in work}) == 1
+    assert sum(part.trained for mine in work for part, counts in mine if counts) == step.trained
+    assert all(not part.prefix and part.rows for mine in work for part, _ in mine)
+
+
+def test_rows_with_their_prefix_in_them_are_the_rows():
+    assert collate.unshared(batch(ROWS)) == batch(ROWS, share=False)
+
+
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
 @pytest.mark.parametrize("chunk", [2, 512])
 def test_labelled_loss_is_cross_entropy(monkeypatch, softcap, chunk):
@@ -305,6 +324,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
         (OSError(28, "No space left on device"), "disk"),
         (RuntimeError("PytorchStreamWriter failed: No space left on device"), "disk"),
         (PlaygroundError("rank must be"), "refused"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"), "process"),
         (RuntimeError("shapes do not match"), None),
         (OSError(2, "No such file"), None),
     ],
@@ -312,6 +332,12 @@ def test_a_loss_that_is_no_number_stops_the_run():
 def test_failures_have_names(error, reason):
     named = loop.failure(error, CONFIG)
     assert (named and named[0]) == reason
+
+
+def test_deepspeed_is_refused_with_what_works(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(PlaygroundError, match="under DDP and FSDP, not under DeepSpeed; .* as a TRL script"):
+        ranks.join()
 
 
 def test_attention_targets_leave_the_mlp_alone():

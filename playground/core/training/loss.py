@@ -11,6 +11,7 @@ from playground.core.training.collate import IGNORE, Batch
 
 # Rows of logits that exist at once; a vocabulary of 150,000 then needs 300 MB in fp32, however long the batch.
 CHUNK = 512
+KEPT = "soft_prompt"
 
 
 class LabelledLoss(torch.autograd.Function):
@@ -61,12 +62,23 @@ class LabelledLoss(torch.autograd.Function):
 
 
 def soft_prompt(model) -> torch.Tensor | None:
-    """The virtual tokens [tokens, width] of a PeftModel with prompt tuning, in the base's precision; None without."""
+    """The virtual tokens [tokens, width] of a PeftModel, in the base's precision; None without.
+
+    They are a prompt tuning's own, or those that a first stage left before a LoRA (`keep_soft_prompt`).
+    """
+    if (kept := getattr(model, KEPT, None)) is not None:
+        return kept
     config = getattr(model, "peft_config", {}).get("default")
     if config is None or not config.is_prompt_learning:
         return None
     weight = model.prompt_encoder["default"].embedding.weight
     return weight.to(model.get_input_embeddings().weight.dtype)
+
+
+def keep_soft_prompt(model, soft: torch.Tensor) -> None:
+    """Let a frozen soft prompt stand before every row of a PeftModel with LoRA; peft itself cannot have both."""
+    embedding = model.get_input_embeddings().weight
+    model.register_buffer(KEPT, soft.detach().to(embedding.device, embedding.dtype), persistent=False)
 
 
 def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None) -> torch.Tensor:
