@@ -113,7 +113,11 @@ class Run:
             return again
         where = f"at step {step['step']}" if (step := self.last("step")) else f"while {last.state}"
         return Status(
-            "killed", f"the trainer ended without a word {where}; resume it or delete it", "killed", last.time
+            "killed",
+            f"the trainer ended without a word {where}; resume it or delete it (where memory ran out, start one with a "
+            "smaller piece_tokens or max_length)",
+            "killed",
+            last.time,
         )
 
     @property

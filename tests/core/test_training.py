@@ -120,6 +120,14 @@ def test_split_holds_rows_out_once_and_leaves_some_to_train_on():
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_split_empties_the_training(share, count):
+    train, held = collate.split([row(n) for n in range(30, 30 + count)], TrainConfig(eval_share=share))
+    assert len(train) >= 1
+    assert len(train) + len(held) == count
+
+
 # ---- the loss --------------------------------------------------------------------------------------------------
 
 

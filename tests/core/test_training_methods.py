@@ -192,6 +192,12 @@ def test_qlora_on_a_cpu_trains_an_adapter_that_fits_the_plain_base(tmp_path, tok
     AdapterBank(LlamaForCausalLM.from_pretrained(folder)).load("mine", tmp_path / "adapter")
 
 
+def test_4_bits_without_their_package_are_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+    with pytest.raises(PlaygroundError, match="need the package bitsandbytes, .* pip install bitsandbytes"):
+        methods.load_base(tmp_path, TrainConfig(method="qlora"))
+
+
 # ---- soft prompts ----------------------------------------------------------------------------------------------
 
 
