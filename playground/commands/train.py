@@ -61,7 +61,11 @@ def main(args: argparse.Namespace) -> dict:
         launch(run, config)
     from playground.services.trainer import train
 
-    ranks = _join(config) if launched else None
+    ranks = None
+    if launched:
+        from playground.core.training.ranks import join, leave
+
+        ranks = join(config.shard)
 
     def found() -> str:
         return str(args.run_folder.expanduser().resolve() if args.run_folder else runs.create(config, paths).folder)
@@ -71,6 +75,8 @@ def main(args: argparse.Namespace) -> dict:
     if first:
         print(f"run {run.name} in {run.folder}\n{command_line(run.config)}", flush=True)
     result = train(run, paths, Sources(paths), tell=print_event, ranks=ranks)
+    if ranks is not None and result["state"] != "failed":  # after a failure, who waits for this process is to notice
+        leave(ranks)
     if not first:
         return None
     if result["state"] == "failed":
@@ -86,6 +92,9 @@ def launch(run, config: TrainConfig) -> None:
     """Become the launcher of the run's processes, under this process's id."""
     command = launch_line(run.folder, config)
     print(f"{' '.join(command[2:])}", flush=True)
+    os.environ.setdefault(
+        "GOMP_SPINCOUNT", "20000"
+    )  # see trainer._train; there it is too late for these
     os.execv(command[0], command)
 
 
@@ -98,12 +107,6 @@ def launch_line(folder: Path, config: TrainConfig) -> list[str]:
 
 def launch_config(name: str) -> str:
     return (ASSETS / "accelerate" / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def _join(config: TrainConfig):
-    from playground.core.training.ranks import join
-
-    return join(config.shard)
 
 
 def config_of(args: argparse.Namespace) -> TrainConfig:
