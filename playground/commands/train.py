@@ -92,9 +92,7 @@ def launch(run, config: TrainConfig) -> None:
     """Become the launcher of the run's processes, under this process's id."""
     command = launch_line(run.folder, config)
     print(f"{' '.join(command[2:])}", flush=True)
-    os.environ.setdefault(
-        "GOMP_SPINCOUNT", "20000"
-    )  # see trainer._train; there it is too late for these
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see trainer._train; there it is too late for these
     os.execv(command[0], command)
 
 
