@@ -50,8 +50,10 @@ METHODS = {
     "prompt": "prompt tuning: only a few virtual tokens before the prompt are trained",
     "full": "every weight of the model; for tiny models",
 }
+TWO_STAGES = ("lora", "rslora", "dora", "qlora")  # can follow a soft prompt
 LORA_METHODS = ("lora", "rslora", "dora", "pissa", "eva", "qlora")
 EVERY_LINEAR, ATTENTION = "all-linear", "attention"
+VIEWERS = ("tensorboard", "trackio")  # packages by the same name
 FULL_LIMIT = 400_000_000  # parameters; AdamW needs about 16 bytes for each
 
 
@@ -73,6 +75,11 @@ class TrainConfig:
         EVERY_LINEAR, "layers that get an adapter: all-linear, attention, or names with commas (q_proj,v_proj)"
     )
     prompt_tokens: int = setting(16, "virtual tokens of method prompt", min=1, max=1024)
+    prompt_steps: int = setting(
+        0, "steps that train a soft prompt first; it stays, frozen, while the LoRA is trained (0: none)",
+        min=0, max=1_000_000,
+    )  # fmt: skip
+    prompt_learning_rate: float = setting(0.02, "peak learning rate of those first steps", above=0.0, max=10.0)
     continue_from: str = setting("", "go on from this LoRA adapter: a name or a folder (empty: start afresh)")
     new_tokens: str = setting("", "special tokens to add and train, with commas: <|thinking|>,<|/thinking|>")
     learning_rate: float = setting(2e-3, "peak learning rate", above=0.0, max=1.0)
@@ -102,6 +109,13 @@ class TrainConfig:
     load_in_4bit: bool = setting(False, "hold the base in NF4 (bitsandbytes); slow on a CPU")
     threads: int = setting(0, "CPU threads (0: what is fastest now; a fixed number repeats exactly)", min=0, max=1024)
     seed: int = setting(0, "order of the rows and the adapter's start", min=0, max=2**31 - 1)
+    log_to: str = setting(
+        "none", "write the figures for another viewer, too, into the run's folder", choices=("none", *VIEWERS)
+    )
+    processes: int = setting(
+        1, "processes that share each step's rows, one for each GPU (accelerate launch); same curve", min=1, max=512
+    )
+    shard: bool = setting(False, "with several processes: each holds only a share of the layers (FSDP)")
 
     @property
     def quantised(self) -> bool:
@@ -110,6 +124,17 @@ class TrainConfig:
     @property
     def is_lora(self) -> bool:
         return self.method in LORA_METHODS
+
+    @property
+    def soft_tokens(self) -> int:
+        """Virtual tokens that stand before every row."""
+        return self.prompt_tokens if self.method == "prompt" or self.prompt_steps else 0
+
+    @property
+    def first_stage(self) -> "TrainConfig":
+        """The settings of the soft prompt's own steps, where the run has two stages."""
+        changes = {"steps": self.prompt_steps, "learning_rate": self.prompt_learning_rate, "prompt_steps": 0}
+        return dataclasses.replace(self, method="prompt", targets=EVERY_LINEAR, **changes)
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
@@ -136,8 +161,18 @@ class TrainConfig:
                 f"method {method} {why}, so it cannot go on from the adapter {self.continue_from!r}; "
                 "choose the method that the adapter was trained with"
             )
-        if self.method == "prompt" and self.prompt_tokens >= self.max_length:
+        against = next((name for name in ("continue_from", "new_tokens", "shard") if getattr(self, name)), "")
+        if self.prompt_steps and (against or method not in TWO_STAGES):
+            return (
+                f"prompt_steps {self.prompt_steps:,} trains a soft prompt before a LoRA, which does not go with "
+                f"{against or f'method {method}'}; set prompt_steps to 0, or "
+                + (f"run without {against}" if against else f"choose a method of {', '.join(TWO_STAGES)}")
+            )
+        if self.soft_tokens >= self.max_length:
             return f"{self.prompt_tokens:,} prompt_tokens leave no room in a max_length of {self.max_length:,}"
+        if self.shard and (self.quantised or method in ("pissa", "prompt")):
+            what = "load_in_4bit" if self.load_in_4bit else f"method {method}"
+            return f"{what} does not go with shard (FSDP); switch shard off, or choose lora, rslora, dora, eva or full"
         if self.piece_tokens and self.piece_tokens < 8:
             return f"piece_tokens must be 0 or at least 8, got {self.piece_tokens}"
         return None

@@ -1,13 +1,20 @@
 """`playground train`: a short fine-tune in the terminal, with the same settings as the form.
 
 The same command is the trainer process that the app starts: `playground train --run-folder FOLDER`.
+
+Several processes share a run under `accelerate launch -m playground train …`, or with --processes N, which launches
+them itself. Two processes on one CPU are tested to match one; several GPUs have not been run.
 """
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from playground.commands import add_settings, settings
-from playground.config import Paths, TrainConfig, check, fields
+from playground.config import ASSETS, Paths, TrainConfig, check, fields
+
+LAUNCH_CONFIGS = ("ddp", "fsdp", "zero2", "zero3")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device-memory", type=float, metavar="GIB", help="with --estimate: for a GPU with this much free memory"
     )
+    parser.add_argument(
+        "--launch-config",
+        choices=LAUNCH_CONFIGS,
+        help="print a config file for accelerate launch --config_file, and do nothing else (zero2 and zero3 are for "
+        "the script that playground export --as trl makes)",
+    )
     add_settings(parser, TrainConfig)
     for field in fields(TrainConfig):
         if field.default is True:
@@ -32,25 +45,66 @@ def main(args: argparse.Namespace) -> dict:
     from playground.core.training.recipes import command_line
     from playground.errors import PlaygroundError
     from playground.services import runs
+    from playground.services.figures import look_at
     from playground.services.sources import Sources
 
     paths = Paths()
+    if args.launch_config:
+        print(launch_config(args.launch_config), end="")
+        return {"launch_config": str(ASSETS / "accelerate" / f"{args.launch_config}.yaml")}
     if args.estimate:
         return estimate_only(config_of(args), args.device_memory, paths)
-    if args.run_folder:
-        run = runs.Run(args.run_folder.expanduser().resolve())
-        check(run.config)
-    else:
-        run = runs.create(config_of(args), paths)
-    print(f"run {run.name} in {run.folder}\n{command_line(run.config)}", flush=True)
+    config = check(runs.Run(args.run_folder.expanduser().resolve()).config) if args.run_folder else config_of(args)
+    launched = "LOCAL_RANK" in os.environ
+    if config.processes > 1 and not launched:
+        run = runs.Run(args.run_folder.expanduser().resolve()) if args.run_folder else runs.create(config, paths)
+        launch(run, config)
     from playground.services.trainer import train
 
-    result = train(run, paths, Sources(paths), tell=print_event)
+    ranks = None
+    if launched:
+        from playground.core.training.ranks import join, leave
+
+        ranks = join(config.shard)
+
+    def found() -> str:
+        return str(args.run_folder.expanduser().resolve() if args.run_folder else runs.create(config, paths).folder)
+
+    run = runs.Run(Path(ranks.from_first(found) if ranks else found()))
+    first = ranks is None or ranks.first
+    if first:
+        print(f"run {run.name} in {run.folder}\n{command_line(run.config)}", flush=True)
+    result = train(run, paths, Sources(paths), tell=print_event, ranks=ranks)
+    if ranks is not None and result["state"] != "failed":  # after a failure, who waits for this process is to notice
+        leave(ranks)
+    if not first:
+        return None
     if result["state"] == "failed":
         raise PlaygroundError(result["sentence"])
     for line in closing_lines(result):
         print(line, flush=True)
+    if run.config.log_to != "none":
+        print(f"figures: {look_at(run.config.log_to, run.folder)}", flush=True)
     return result
+
+
+def launch(run, config: TrainConfig) -> None:
+    """Become the launcher of the run's processes, under this process's id."""
+    command = launch_line(run.folder, config)
+    print(f"{' '.join(command[2:])}", flush=True)
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see trainer._train; there it is too late for these
+    os.execv(command[0], command)
+
+
+def launch_line(folder: Path, config: TrainConfig) -> list[str]:
+    # Without a GPU, too: --cpu would start a single process unless it is given MPI. The processes find out themselves.
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+    words += ["--num_processes", str(config.processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return [*words, "--main_process_port", "0", "-m", "playground", "train", "--run-folder", str(folder)]
+
+
+def launch_config(name: str) -> str:
+    return (ASSETS / "accelerate" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def config_of(args: argparse.Namespace) -> TrainConfig:
@@ -75,6 +129,8 @@ def estimate_only(config: TrainConfig, gib: float | None, paths: Paths) -> dict:
     for name, number in found.parts.items():
         print(f"  {name:<12}{estimate.size(number):>10}")
     print(f"{found.trainable:,} of {shape.numbers:,} numbers are trained")
+    if config.prompt_steps:
+        print(f"before them, {estimate.trainable(shape, config.first_stage):,} in the soft prompt")
     if work is None:
         print(f"every row counted as {config.max_length:,} tokens, the longest that max_length allows")
     elif found.seconds is not None:
@@ -136,9 +192,11 @@ def event_line(event: dict) -> str | None:
         case "plan":
             return (
                 f"{event['sentence']}\n{event['train_rows']:,} rows to train on, {event['held_out_rows']:,} held out, "
-                f"{event['steps']:,} steps, {event['trainable']:,} trained parameters, "
+                f"{event['steps']:,} steps{trained_words(event)}, "
                 f"{event['dtype']} on {event['device']}" + _memory(event.get("estimate"))
             )
+        case "stage":
+            return f"stage {event['stage']} of 2: {event['name']}, {event['trainable']:,} trained parameters"
         case "fetch":
             return event["text"]
         case "step":
@@ -161,6 +219,10 @@ def event_line(event: dict) -> str | None:
                 f"the best was {event['best_loss']:.4f} at step {event['best_step']}"
             )
     return None
+
+
+def trained_words(plan: dict) -> str:
+    return f", {plan['trainable']:,} trained parameters" if plan.get("trainable") is not None else ""
 
 
 def _memory(estimate: dict | None) -> str:

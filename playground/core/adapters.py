@@ -213,6 +213,8 @@ def read_factors(model: torch.nn.Module, folder: Path) -> dict[str, Factors]:
         "trainable_token_indices": "one with new tokens",
     }
     own = next((words for key, words in other.items() if config.get(key)), None)
+    if (folder / "soft_prompt").is_dir():
+        own = "one behind a soft prompt"
     if kind != "LORA" or own:
         what = own or kind
         raise PlaygroundError(f"adapter {folder.name} is {what}; lanes take plain LoRA adapters")

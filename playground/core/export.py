@@ -101,10 +101,9 @@ def trl_script(
             "this run's template has no {% generation %} marks, which TRL needs to know what the assistant wrote; "
             "train with a template that has them, the built-in ones do"
         )
-    for name in ("continue_from", "new_tokens"):
+    for name in ("continue_from", "new_tokens", "prompt_steps"):
         if getattr(config, name):
             raise PlaygroundError(f"a run with {name} cannot be written as a TRL script; start one without it")
-    decay = max(1, steps - config.warmup_steps)
     lora = {
         "r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout, "target_modules": targets,
         "task_type": "CAUSAL_LM",
@@ -115,11 +114,6 @@ def trl_script(
         "output_dir": "trl-out", "seed": config.seed, "data_seed": config.seed, "max_steps": steps,
         "per_device_train_batch_size": config.batch_size, "per_device_eval_batch_size": config.batch_size,
         "learning_rate": config.learning_rate, "weight_decay": config.weight_decay, "max_grad_norm": config.clip,
-        "lr_scheduler_type": "warmup_stable_decay", "warmup_steps": config.warmup_steps,
-        "lr_scheduler_kwargs": {
-            "num_stable_steps": 0, "num_decay_steps": decay, "decay_type": "linear",
-            "min_lr_ratio": config.final_lr_share,
-        },
         "max_length": config.max_length, "assistant_only_loss": True, "packing": False, "logging_steps": 1,
         "eval_strategy": "steps" if held_out else "no", "eval_steps": config.eval_every,
         "save_strategy": "no", "report_to": "none",
@@ -131,6 +125,9 @@ def trl_script(
         settings=_arguments("SFTConfig", settings, "bf16=bf16, fp16=False, gradient_checkpointing=False"),
         template=template,
         dtype=config.dtype,
+        steps=steps,
+        warmup=config.warmup_steps,
+        final=config.final_lr_share,
         quantised=_QUANTISED if config.quantised else "",
         quantisation=", quantization_config=quantisation" if config.quantised else "",
     )
@@ -183,7 +180,22 @@ if tokenizer.pad_token is None:
 model = AutoModelForCausalLM.from_pretrained(model_id, dtype=dtype{quantisation})
 lora = {lora}
 settings = {settings}
-trainer = SFTTrainer(
+
+
+def rate(step):
+    """Share of the peak rate: linear warm-up, then linear decay, as in the run."""
+    if step < {warmup}:
+        return (step + 1) / ({warmup} + 1)
+    return 1 - (1 - {final}) * min(1.0, (step - {warmup}) / max(1, {steps} - 1 - {warmup}))
+
+
+class Trainer(SFTTrainer):
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, rate)
+        return self.lr_scheduler
+
+
+trainer = Trainer(
     model=model,
     args=settings,
     train_dataset=rows("train.jsonl"),

@@ -242,7 +242,7 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto", load_in_4bit: 
     if load_in_4bit:
         from transformers import BitsAndBytesConfig
 
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": torch.cuda.current_device()}  # under a launcher, each process has its own
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

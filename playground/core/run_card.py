@@ -55,7 +55,7 @@ def card(name: str, state: str, config: dict, about: dict, events: list[dict], n
         *say("Template hash (SHA-256)", about.get("template_hash"), "the template's hash"),
         *say("Loss mask", mask_words(about.get("mask_rule") or plan.get("mask_rule")), "the mask rule"),
         *say("Method", plan.get("method") or about.get("method")),
-        *say("Trained parameters", f"{plan['trainable']:,}" if "trainable" in plan else ""),
+        *say("Trained parameters", _trained(events, plan)),
         *say("Device", " ".join(str(plan[k]) for k in ("device", "dtype") if k in plan)),
     )
     went = (
@@ -83,6 +83,14 @@ def mask_words(rule: str | None) -> str:
         "none": "none: nothing could be told apart",
     }
     return words.get(rule, rule or "")
+
+
+def _trained(events: list[dict], plan: dict) -> str:
+    stages = {e["stage"]: e for e in events if e["kind"] == "stage" and "stage" in e}
+    if stages:
+        numbers = [f"{e.get('trainable', 0):,} ({e.get('name', e['stage'])})" for e in stages.values()]
+        return ", then ".join(numbers)
+    return f"{plan['trainable']:,}" if plan.get("trainable") is not None else ""
 
 
 def _settings(config: dict):

@@ -18,6 +18,7 @@ import psutil
 from playground.config import PACKAGE, Paths, TrainConfig, check
 from playground.errors import PlaygroundError
 from playground.services import runs
+from playground.services.figures import check_installed
 from playground.services.runs import Events, Run
 
 TRAINER = (sys.executable, "-m", "playground", "train", "--run-folder")
@@ -39,6 +40,7 @@ class Jobs:
         check(config)
         if config.name:
             runs.check_name(config.name)
+        check_installed(config.log_to)
         if self.sources is not None:
             self.sources.entry(config.model)  # an unknown name fails here, not in a minute's time
         run = runs.create(config, self.paths)

@@ -77,9 +77,15 @@ def compared(before: list[int], after: list[int]) -> str:
 def _with_adapter(model, folder: Path, tokenizer: Tokenizer):
     from peft import PeftModel
 
+    from playground.core.training.methods import soft_folder
+
     kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type")
     if kind != "LORA":
         raise PlaygroundError(f"a {kind} adapter cannot be merged into the weights; export it as an adapter")
+    if soft_folder(folder):
+        raise PlaygroundError(
+            "this LoRA was trained behind a soft prompt, which is no part of the weights; export it as an adapter"
+        )
     size = tokenizer.backend.get_vocab_size()
     if size > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(size, mean_resizing=False)

@@ -10,6 +10,7 @@ stop            "keep" or "discard": the request to stop
 checkpoints/    adapter, optimizer, schedule, random state, step: what a resume continues from
 adapter/        plain PEFT, and playground.json with the template, the mask rule and where it comes from
 model/          instead of it after a full fine-tune: all weights, and playground.json
+tensorboard/    or trackio/: the figures for another viewer, where log_to asks for it
 exports/        what was made of it for use elsewhere
 """
 
@@ -112,7 +113,11 @@ class Run:
             return again
         where = f"at step {step['step']}" if (step := self.last("step")) else f"while {last.state}"
         return Status(
-            "killed", f"the trainer ended without a word {where}; resume it or delete it", "killed", last.time
+            "killed",
+            f"the trainer ended without a word {where}; resume it or delete it (where memory ran out, start one with a "
+            "smaller piece_tokens or max_length)",
+            "killed",
+            last.time,
         )
 
     @property

@@ -15,15 +15,17 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from playground.config import Paths, TrainConfig
-from playground.core.cores import Cores, fixed
+from playground.config import Paths, TrainConfig, check
+from playground.core.cores import Cores, available, fixed
 from playground.errors import PlaygroundError
 from playground.services import runs
+from playground.services.figures import Log
 from playground.services.jobs import wait_for_device
 from playground.services.runs import Events, Run
 
 SCORED_ROWS = 120
 INITIAL = "initial"  # in checkpoints/: PiSSA's start
+FIRST = "prompt"  # in checkpoints/: those of the first of two stages, and its adapter
 
 
 class Stop:
@@ -60,18 +62,25 @@ class StoppedEarly(Exception):
     """Asked to stop before there was anything to keep."""
 
 
-def train(run: Run, paths: Paths, sources, tell: Callable[[dict], None] = lambda event: None) -> dict:
+def train(run: Run, paths: Paths, sources, tell: Callable[[dict], None] = lambda event: None, ranks=None) -> dict:
     """Do the run and leave its end in the folder; `tell` gets every event as it is written.
 
+    `ranks` (core.training.ranks): the processes that do it together; the first of them alone writes the folder.
     Returns {run, state, sentence, adapter (or model), steps, seconds, loss, eval_loss, best_step, peak_memory, truth,
     scores}.
     Faults of ours are written as a failed state too, and raised.
     """
-    runs.note_process(run.folder)
+    first = ranks is None or ranks.first
+    if first:
+        runs.note_process(run.folder)
     log = Events(run.folder)
 
     def emit(kind: str, **values) -> None:
-        tell(log.write(kind, **values))
+        if first:
+            event = log.write(kind, **values)
+            tell(event)
+            if figures:
+                figures(event)
 
     def state(name: str, sentence: str = "", reason: str = "") -> None:
         emit("state", state=name, sentence=sentence, reason=reason)
@@ -79,28 +88,41 @@ def train(run: Run, paths: Paths, sources, tell: Callable[[dict], None] = lambda
     config = run.config
     result = {"run": run.name, "adapter": None, "steps": 0, "seconds": 0.0, "loss": None, "eval_loss": None}
     stop = Stop(run, lambda: state("stopping"))
-    lock = None
+    lock = figures = None
     try:
         with stop.signals():
-            runs.reserve(run.folder)
-            lock = wait_for_device(run, paths, stop, lambda n: emit("queue", before=n))
-            if lock is None:
+            if first:
+                runs.reserve(run.folder)
+                lock = wait_for_device(run, paths, stop, lambda n: emit("queue", before=n))
+            if not _all_of(ranks, lambda: lock is not None):
                 raise StoppedEarly
             state("preparing")
-            result |= _train(run, config, paths, sources, emit, state, stop)
+            figures = Log(config.log_to, run.folder)
+            result |= _train(run, config, paths, sources, emit, state, stop, ranks)
     except StoppedEarly:
         state("stopped", "stopped before the first step; there is nothing to keep")
     except BaseException as error:
+        if not first:  # the first process says what became of the run; the log has what happened here
+            raise
         _last_words(run, config, error, state)
         if not isinstance(error, PlaygroundError) and run.status.reason == "fault":
             raise
     finally:
-        runs.free_reserve(run.folder)
+        if first:
+            runs.free_reserve(run.folder)
+        if figures:
+            figures.close()
         if lock is not None:
             lock.release()
-    runs.write_card(run)
+    if first:
+        runs.write_card(run)
     status = run.status
     return {**result, "state": status.state, "sentence": status.sentence}
+
+
+def _all_of(ranks, work: Callable):
+    """What `work` returns in the first process, for all of them."""
+    return work() if ranks is None else ranks.from_first(work)
 
 
 def _last_words(run: Run, config: TrainConfig, error: BaseException, state) -> None:
@@ -130,7 +152,7 @@ class _Prepared:
     tokens: list[int] = dataclasses.field(default_factory=list)
 
 
-def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, stop) -> dict:
+def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, stop, ranks) -> dict:
     started = time.monotonic()
     # Threads that wait by spinning take the cores from whoever works on them (beside a busy browser on two cores, steps
     # took 10 times as long); threads that never spin wake up late. So: spin for a moment (GNU OpenMP's count; ten times
@@ -138,11 +160,16 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     import torch
 
+    from playground.core.training import loop, methods, truth
+    from playground.core.training.ranks import ALONE, shard
+
+    ranks = ranks or ALONE
+    check(dataclasses.replace(config, shard=ranks.sharded))
     if config.threads:
         torch.set_num_threads(config.threads)
-    unit = fixed if config.threads else Cores(torch.set_num_threads).unit
-    ready = _prepare(run, config, paths, sources, emit, stop)
-    from playground.core.training import loop, methods, truth
+    unit = fixed if config.threads else Cores(torch.set_num_threads, max(1, available() // ranks.count)).unit
+    ready = _prepare(run, config, paths, sources, emit, stop, ranks)
+    from playground.core.training.loss import keep_soft_prompt
     from playground.core.training.probe import probe
     from playground.core.training.recipes import recipe
 
@@ -152,27 +179,44 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     before = None
     if scored and config.method in ("full", "pissa"):  # their base is not there any more afterwards
         before = _score(ready.loaded.model, ready, rated, unit)
-    model, rounding = _learner(run, config, paths, ready, row)
-    plan = _tell_plan(model, ready, config, emit)
-    state("running")
-    outcome = loop.fit(
-        model,
-        ready.examples,
-        config,
-        _pad(ready),
-        emit,
-        stop,
-        probe(model, ready.loaded.tokenizer, ready.template, ready.conversations, config),
-        run.folder / "checkpoints",
-        unit=unit,
-    )
+    checkpoints = run.folder / "checkpoints"
+
+    def fit(model, config: TrainConfig, folder: Path, emit: Callable):
+        asked = probe(model, ready.loaded.tokenizer, ready.template, ready.conversations, config)
+        return loop.fit(model, ready.examples, config, _pad(ready), emit, stop, asked, folder, unit=unit, ranks=ranks)
+
+    first = start = None
+    if config.prompt_steps:
+        plan = _tell_plan(None, ready, config, emit, ranks)
+        state("running")
+        first = _first_stage(ready, config, checkpoints / FIRST, fit, emit)
+        start = first.start
+    if first and (first.outcome.stopped or ranks.from_first(stop)):
+        model, rounding, outcome, two = first.model, 0.0, first.outcome, False
+    else:
+        model, rounding = _learner(run, config, paths, ready, row, ranks)
+        two = first is not None
+        if two:
+            keep_soft_prompt(model, first.soft)
+            emit("stage", stage=2, name="LoRA behind the soft prompt", trainable=_trainable(model))
+        else:
+            before_it = _continued_folder(config, paths, ready.folder) if config.continue_from else None
+            start = methods.start_of(model, before_it)
+            plan = _tell_plan(model, ready, config, emit, ranks)
+            shard(methods.base_of(model), ranks)
+            state("running")
+        steps = first.outcome.step if two else 0
+        outcome = fit(model, config, checkpoints, _staged(emit, 2, steps) if two else emit)
+        if two and not outcome.step:  # stopped between the two: what there is, is the soft prompt
+            model, outcome, two = first.model, dataclasses.replace(first.outcome, stopped=True), False
+    done = outcome.step + (first.outcome.step if two else 0)
     peak = loop.peak_memory(ready.loaded.device)
     result = {
-        "steps": outcome.step,
+        "steps": done,
         "loss": outcome.loss,
         "eval_loss": outcome.eval_loss,
         "best_step": outcome.best_step,
-        "seconds": round(outcome.seconds, 1),
+        "seconds": round(outcome.seconds + (first.outcome.seconds if two else 0), 1),
         "peak_memory": peak,
     }
     if outcome.step == 0:
@@ -180,11 +224,17 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     model.eval()
     trained = truth.log_probabilities(model, row)
     scores = None
-    if scored and not outcome.stopped:
+    if scored and not outcome.stopped and ranks.needs():
         scores = _scores(model, ready, rated, before, unit)
         emit("scores", **scores)
-    about = _about(ready, config, outcome, scores) | {"peak_memory": peak, "estimate": plan.get("estimate")}
-    saved = save(model, run.folder, config, about, ready)
+    kept = config if two or not first else config.first_stage
+    about = _about(ready, kept, outcome, scores) | {"peak_memory": peak, "estimate": plan.get("estimate")}
+    if first:
+        about |= {"config": dataclasses.asdict(config), "stages": _stages(first, model, outcome, two)}
+        about["served_per_row"] = False
+    saved = save(model, run.folder, kept, about, ready, ranks, first.folder if two else None)
+    if not ranks.first:
+        return result
     # from here on it is about the file on the disk and a base that no training has touched
     del model
     ready.loaded = None
@@ -192,7 +242,7 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     fresh = methods.load_base(ready.folder, config)
     if config.added_tokens:
         methods.add_tokens(fresh.model, fresh.tokenizer, config.added_tokens)
-    verdict = truth.check(fresh.model, saved, row, trained, *([rounding] if rounding else []))
+    verdict = truth.check(fresh.model, saved, row, trained, rounding, start)
     runs.write_json(run.folder / "truth.json", verdict.as_dict())
     emit("truth", **verdict.as_dict())
     kind = "model" if config.method == "full" else "adapter"
@@ -200,13 +250,67 @@ def _train(run: Run, config: TrainConfig, paths: Paths, sources, emit, state, st
     if not verdict.passed:
         state("failed", f"trained, but the truth check failed: {verdict.sentence}", "truth")
     elif outcome.stopped:
-        state("stopped", f"stopped at step {outcome.step:,} of {outcome.steps:,}; the {kind} is kept")
+        total = outcome.steps + (first.outcome.step if two else 0)
+        what = kind if two or not first else "soft prompt"
+        state("stopped", f"stopped at step {done:,} of {total:,}; the {what} is kept")
     else:
-        state("finished", outcome.sentence(config.patience, time.monotonic() - started))
+        before = f"{first.outcome.step:,} steps of a soft prompt, then " if two else ""
+        state("finished", before + outcome.sentence(config.patience, time.monotonic() - started))
     return result
 
 
-def _learner(run: Run, config: TrainConfig, paths: Paths, ready: _Prepared, row) -> tuple[object, float]:
+@dataclasses.dataclass
+class _First:
+    """The first of two stages: its model, the soft prompt as it was drawn and as it became, and its folder."""
+
+    model: object
+    trainable: int  # counted before the second stage puts its layers into the same base
+    outcome: object
+    start: dict
+    soft: object
+    folder: Path
+
+
+def _first_stage(ready: _Prepared, config: TrainConfig, folder: Path, fit: Callable, emit) -> _First:
+    from playground.core.training import methods
+    from playground.core.training.loss import soft_prompt
+
+    model = methods.add_adapter(ready.loaded.model, config.first_stage)
+    start = methods.start_of(model)
+    trainable = _trainable(model)
+    emit("stage", stage=1, name="soft prompt", trainable=trainable)
+    outcome = fit(model, config.first_stage, folder, _staged(emit, 1, 0))
+    saved = folder / "adapter"
+    if not outcome.stopped:
+        methods.save_adapter(model, saved, config.model)
+    return _First(model, trainable, outcome, start, soft_prompt(model).detach().clone(), saved)
+
+
+def _staged(emit, stage: int, before: int) -> Callable:
+    """Events of one of two stages, their steps counted on from the stage before."""
+
+    def tell(kind: str, **values) -> None:
+        steps = {key: values[key] + before for key in ("step", "steps", "best_step") if values.get(key) is not None}
+        emit(kind, **{**values, **steps, "stage": stage})
+
+    return tell
+
+
+def _stages(first: _First, model, outcome, two: bool) -> list[dict]:
+    """What playground.json says of each stage."""
+    done = [("soft prompt", first.trainable, first.outcome)]
+    done += [("LoRA", _trainable(model), outcome)] if two else []
+    return [
+        {"name": name, "trainable": number, "steps": o.step, "loss": o.loss, "eval_loss": o.eval_loss}
+        for name, number, o in done
+    ]
+
+
+def _trainable(model) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _learner(run: Run, config: TrainConfig, paths: Paths, ready: _Prepared, row, ranks) -> tuple[object, float]:
     """The model with what is to be trained, and how far PiSSA's rounding has moved it from the base."""
     from playground.core.training import methods, truth
 
@@ -216,7 +320,12 @@ def _learner(run: Run, config: TrainConfig, paths: Paths, ready: _Prepared, row)
     if config.method != "pissa":
         return methods.add_adapter(model, config, tokens, rows=ready.examples.train), 0.0
     plain = truth.log_probabilities(model, row)
-    model = methods.add_adapter(model, config, tokens, run.folder / "checkpoints" / INITIAL)
+    kept = run.folder / "checkpoints" / INITIAL
+    if not ranks.first:
+        ranks.wait()  # the first process writes its start, the others compare theirs with it
+    model = methods.add_adapter(model, config, tokens, kept)
+    if ranks.first:
+        ranks.wait()
     model.eval()
     return model, truth.apart(plain, truth.log_probabilities(model, row))
 
@@ -237,7 +346,7 @@ def _continued_folder(config: TrainConfig, paths: Paths, base: Path) -> Path:
     return folder
 
 
-def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop) -> _Prepared:
+def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop, ranks) -> _Prepared:
     from playground.core import datasets
     from playground.core.training import methods
     from playground.core.training.collate import check_batch, data_hash, prepare
@@ -248,17 +357,20 @@ def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop) -
     digest = data_hash(data.conversations)
     _check_unchanged(run, digest)
     try:
-        folder = sources.get(config.model, progress=_fetching(emit), cancel=stop)
+        folder = ranks.from_first(lambda: sources.get(config.model, progress=_fetching(emit), cancel=stop))
     except PlaygroundError:
-        if stop():
+        if ranks.from_first(stop):
             raise StoppedEarly from None
         raise
     methods.check_folder(folder, config)
-    loaded = methods.load_base(folder, config)
+    loaded = methods.load_base(folder, config, "cpu" if ranks.sharded else "auto")
+    if ranks.sharded and ranks.device.type != "cpu":  # the shares go to their devices once they are made
+        loaded.model.set_attn_implementation("sdpa")
+        loaded = dataclasses.replace(loaded, device=ranks.device)
     tokens = methods.add_tokens(loaded.model, loaded.tokenizer, config.added_tokens) if config.added_tokens else []
     template = Templates(paths).load(config.template, loaded.tokenizer)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    soft = config.prompt_tokens if config.method == "prompt" else 0
+    soft = config.soft_tokens
     if context and config.max_length + soft > context:
         before = f" after {soft:,} prompt_tokens" if soft else ""
         raise PlaygroundError(
@@ -287,22 +399,25 @@ def _pad(ready: _Prepared) -> int:
     return 0 if pad is None else pad
 
 
-def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit) -> dict:
+def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit, ranks) -> dict:
     from playground.core.training.collate import total_steps
 
-    report = ready.examples.report
+    report, estimate = ready.examples.report, _estimate(ready, config)
+    trainable = _trainable(model) if model is not None else (estimate or {}).get("trainable")
     plan = {
         **dataclasses.asdict(report),
         "sentence": report.sentence(),
         "train_rows": len(ready.examples.train),
         "held_out_rows": len(ready.examples.held_out),
-        "steps": total_steps(config, len(ready.examples.train)),
+        "steps": total_steps(config, len(ready.examples.train)) + config.prompt_steps,
         "method": config.method,
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable": trainable,
         "data_hash": ready.data_hash,
         "device": str(ready.loaded.device),
         "dtype": str(ready.loaded.dtype).removeprefix("torch."),
-        "estimate": _estimate(ready, config),
+        "processes": ranks.count,
+        "sharded": ranks.sharded,
+        "estimate": estimate,
     }
     emit("plan", **plan)
     return plan
@@ -347,7 +462,7 @@ def _scores(model, ready: _Prepared, recipe, before, unit: Callable) -> dict:
         before = _score(methods.base_of(model), ready, recipe, unit)
     elif before is None:
         with model.disable_adapter():
-            before = _score(model, ready, recipe, unit)
+            before = _score(methods.base_of(model), ready, recipe, unit)  # a soft prompt is the adapter's
     return as_dict(recipe.score, before, tuned, time.monotonic() - started)
 
 
@@ -382,22 +497,31 @@ def _about(ready: _Prepared, config: TrainConfig, outcome, scores: dict | None) 
 def _check_unchanged(run: Run, digest: str) -> None:
     """A resumed run must go on with the rows it began with."""
     before = next((event["data_hash"] for event in run.events() if event["kind"] == "plan"), digest)
-    if before != digest and any((run.folder / "checkpoints").glob("*.pt")):
+    if before != digest and any((run.folder / "checkpoints").rglob("*.pt")):
         raise PlaygroundError("the data has changed since this run began, so it cannot be resumed; start a new run")
 
 
-def save(model, folder: Path, config: TrainConfig, about: dict, ready: _Prepared) -> Path:
-    """`adapter/` (plain PEFT) or, after a full fine-tune, `model/`; with playground.json, whole or not at all."""
+def save(model, folder: Path, config: TrainConfig, about: dict, ready: _Prepared, ranks, soft=None) -> Path:
+    """`adapter/` (plain PEFT) or, after a full fine-tune, `model/`; with playground.json, whole or not at all.
+
+    `soft`: the folder of the soft prompt that the adapter was trained behind; it goes into the adapter's.
+    """
     from playground.core.training import methods
+    from playground.core.training.ranks import full_state
 
     final = folder / ("model" if config.method == "full" else "adapter")
+    state = full_state(model) if ranks.sharded else None
+    if not ranks.first:
+        return final
     part = final.with_name(f"{final.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     if config.method == "full":
-        methods.save_model(model, ready.loaded.tokenizer, part, ready.folder)
+        methods.save_model(model, ready.loaded.tokenizer, part, ready.folder, state)
     else:
         initial = folder / "checkpoints" / INITIAL if config.method == "pissa" else None
-        methods.save_adapter(model, part, config.model, initial)
+        methods.save_adapter(model, part, config.model, initial, state)
+        if soft:
+            shutil.copytree(soft, part / methods.SOFT)
         if config.added_tokens:
             methods.save_tokenizer(ready.loaded.tokenizer, part, ready.folder)
     runs.write_json(part / "playground.json", about)

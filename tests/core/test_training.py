@@ -1,5 +1,6 @@
 """The fine-tune's own parts on a two-layer Llama: labels, the shared prefix, the loop, resuming, the truth check."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -13,7 +14,9 @@ from playground.errors import PlaygroundError
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # more only wait for each other at this size
 
-from playground.core.training import loop, loss, truth  # noqa: E402
+from playground.core.training import loop, loss, methods, ranks, truth  # noqa: E402
+from playground.core.training.fused import fused  # noqa: E402
+from playground.core.training.ranks import Ranks  # noqa: E402
 
 PREFIX = tuple(range(1, 25))
 
@@ -119,6 +122,14 @@ def test_split_holds_rows_out_once_and_leaves_some_to_train_on():
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_split_empties_the_training(share, count):
+    train, held = collate.split([row(n) for n in range(30, 30 + count)], TrainConfig(eval_share=share))
+    assert len(train) >= 1
+    assert len(train) + len(held) == count
+
+
 # ---- the loss --------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +175,99 @@ def test_a_step_in_pieces_gives_the_gradients_of_the_whole():
     for name, p in model.named_parameters():
         if name in all_at_once:
             torch.testing.assert_close(p.grad, all_at_once[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_pieces_that_share_one_pass_of_the_prefix_give_the_gradients_of_the_whole(method):
+    model = learner(dataclasses.replace(CONFIG, method=method))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    whole, soft, found = batch(ROWS), loss.soft_prompt, []
+    for work in ([(whole, True)], [(part, True) for part in collate.parts(whole, 10)]):
+        model.zero_grad()
+        mean = loss.step_gradients(methods.base_of(model), work, 0, whole.trained, soft(model))
+        found.append((mean, {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}))
+    (one, at_once), (two, in_pieces) = found
+    assert one == pytest.approx(two, rel=1e-5)
+    assert all(g.abs().max() > 0 for g in at_once.values())
+    for name, gradient in at_once.items():
+        torch.testing.assert_close(in_pieces[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_piece_that_does_not_count_changes_nothing():
+    model, whole = learner(), batch(ROWS[:2])
+    base, filler = model.get_base_model(), batch(ROWS[2:])
+    means = [loss.step_gradients(base, [(whole, True), *more], 0, whole.trained) for more in ([], [(filler, False)])]
+    assert means[0] == pytest.approx(means[1], rel=1e-5)
+
+
+def test_pieces_have_rows_of_like_length_and_are_not_cut_for_little():
+    rows = [row(*range(30, 30 + n)) for n in (3, 40, 4, 41)]
+    assert [[len(r.ids) for r in p.rows] for p in collate.parts(batch(rows), 1000)] == [[3, 4], [40, 41]]
+    near = [row(*range(30, 30 + n)) for n in (3, 5, 4, 6)]
+    assert len(collate.parts(batch(near), 1000)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_key_value_heads": 4, "attention_bias": True}, {"num_key_value_heads": 1}]
+)
+def test_fused_layers_and_attention_give_the_same_loss_and_gradients(changes):
+    model, found = learner(**changes), []
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    base, whole = model.get_base_model(), batch(ROWS)
+    model.train()
+    for way in (contextlib.nullcontext(), fused(model, base)):
+        model.zero_grad()
+        with way:
+            name = base.config._attn_implementation
+            mean = loss.step_gradients(base, [(p, True) for p in collate.parts(whole, 10)], 0, whole.trained)
+        found.append((mean, name, {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}))
+    (plain, _, theirs), (ours, used, mine) = found
+    assert used == "playground"
+    assert base.config._attn_implementation == "eager"
+    assert not any("forward" in vars(layer) for layer in model.modules())
+    assert ours == pytest.approx(plain, rel=1e-5)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_that_asks_for_more_stays_the_models_own():
+    model = learner(attention_dropout=0.1)
+    with fused(model, model.get_base_model()):
+        assert model.get_base_model().config._attn_implementation == "eager"
+    dropped = learner(dataclasses.replace(CONFIG, dropout=0.1))
+    with fused(dropped, dropped.get_base_model()):
+        assert not any("forward" in vars(layer) for layer in dropped.modules())
+
+
+def test_batches_mix_rows_of_all_lengths():
+    rows = [row(*[30] * n, 31) for n in range(1, 65)]
+    made = collate.batches_of_epoch(rows, TrainConfig(batch_size=8), 0)
+    spread = [max(len(r.ids) for r in b.rows) - min(len(r.ids) for r in b.rows) for b in made]
+    assert min(spread) > 20
+
+
+@pytest.mark.parametrize("count, rows", [(2, [2, 2]), (3, [2, 1, 1]), (6, [1, 1, 1, 1, 0, 0])])
+def test_a_step_is_dealt_to_processes(count, rows):
+    step = batch(ROWS)
+    dealt = collate.shares(step, count, 1000)
+    assert [sum(len(part.rows) for part in mine) for mine in dealt] == rows
+    assert sorted(r.ids for mine in dealt for part in mine for r in part.rows) == sorted(r.ids for r in step.rows)
+    assert all(part.prefix == step.prefix for mine in dealt for part in mine)
+    # with shares of the layers, all run the model equally often; what they count adds up to the step
+    work = [loop.work_of(step, 40, Ranks(rank, count, sharded=True)) for rank in range(count)]
+    assert len({len(mine) for mine in work}) == 1
+    assert sum(part.trained for mine in work for part, counts in mine if counts) == step.trained
+    assert all(not part.prefix and part.rows for mine in work for part, _ in mine)
+
+
+def test_rows_with_their_prefix_in_them_are_the_rows():
+    assert collate.unshared(batch(ROWS)) == batch(ROWS, share=False)
 
 
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
@@ -305,6 +409,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
         (OSError(28, "No space left on device"), "disk"),
         (RuntimeError("PytorchStreamWriter failed: No space left on device"), "disk"),
         (PlaygroundError("rank must be"), "refused"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"), "process"),
         (RuntimeError("shapes do not match"), None),
         (OSError(2, "No such file"), None),
     ],
@@ -312,6 +417,12 @@ def test_a_loss_that_is_no_number_stops_the_run():
 def test_failures_have_names(error, reason):
     named = loop.failure(error, CONFIG)
     assert (named and named[0]) == reason
+
+
+def test_deepspeed_is_refused_with_what_works(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(PlaygroundError, match="under DDP and FSDP, not under DeepSpeed; .* as a TRL script"):
+        ranks.join()
 
 
 def test_attention_targets_leave_the_mlp_alone():

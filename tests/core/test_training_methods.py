@@ -89,6 +89,36 @@ def test_the_truth_check_works_for_every_adapter(method, tmp_path):
     assert "not the trained one" in wrong.sentence
 
 
+def judged(model, tmp_path, start):
+    model.eval()
+    seen = truth.log_probabilities(model, ROWS[0])
+    methods.save_adapter(model, tmp_path / "adapter", "tiny")
+    return truth.check(tiny(), tmp_path / "adapter", ROWS[0], seen, start=start)
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_the_truth_check_knows_a_soft_prompt_from_its_start(is_trained, tmp_path):
+    model = soft_model()
+    start = methods.start_of(model)
+    if is_trained:
+        fit(model, dataclasses.replace(CONFIG, method="prompt", prompt_tokens=4))
+    verdict = judged(model, tmp_path, start)
+    assert (verdict.passed, verdict.matrices, verdict.zero) == (is_trained, 1, 1 - is_trained)
+    assert verdict.difference > 0.001  # the start alone changes the model, which is why that says nothing
+    words = "1 of 1 soft prompts are not as at the start" if is_trained else "all its soft prompts are as at the start"
+    assert words in verdict.sentence
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_the_truth_check_knows_an_adapter_from_the_one_it_goes_on_from(is_trained, tmp_path):
+    folder, _, config = trained("lora", tmp_path / "first")
+    model = methods.continued(tiny(), dataclasses.replace(config, continue_from="first"), folder)
+    if is_trained:
+        fit(model, config)
+    verdict = judged(model, tmp_path, methods.start_of(model, folder))
+    assert (verdict.passed, verdict.zero) == (is_trained, 0 if is_trained else 14), verdict.sentence
+
+
 def test_a_full_fine_tune_is_a_model_folder_of_its_own(tmp_path, tokenizer, tokenizer_folder):
     config = dataclasses.replace(CONFIG, method="full", learning_rate=2e-3)
     model = methods.add_adapter(tiny(), config)
@@ -160,6 +190,12 @@ def test_qlora_on_a_cpu_trains_an_adapter_that_fits_the_plain_base(tmp_path, tok
     verdict = truth.check(methods.load_base(folder, config).model, tmp_path / "adapter", ROWS[0], seen)
     assert verdict.passed, verdict.sentence
     AdapterBank(LlamaForCausalLM.from_pretrained(folder)).load("mine", tmp_path / "adapter")
+
+
+def test_4_bits_without_their_package_are_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+    with pytest.raises(PlaygroundError, match="need the package bitsandbytes, .* pip install bitsandbytes"):
+        methods.load_base(tmp_path, TrainConfig(method="qlora"))
 
 
 # ---- soft prompts ----------------------------------------------------------------------------------------------
@@ -359,6 +395,12 @@ def test_linear_layers_are_read_from_the_headers(tmp_path):
         ({"method": "pissa", "continue_from": "mine"}, ("method pissa", "adapter 'mine'")),
         ({"method": "eva", "continue_from": "mine"}, ("method eva", "adapter 'mine'")),
         ({"method": "prompt", "continue_from": "mine"}, ("method prompt", "adapter 'mine'")),
+        ({"prompt_steps": 9, "method": "pissa"}, ("prompt_steps 9", "method pissa")),
+        ({"prompt_steps": 9, "continue_from": "mine"}, ("prompt_steps 9", "run without continue_from")),
+        ({"prompt_steps": 9, "shard": True}, ("prompt_steps 9", "run without shard")),
+        ({"prompt_steps": 9, "prompt_tokens": 64, "max_length": 32}, ("64 prompt_tokens", "max_length of 32")),
+        ({"shard": True, "method": "qlora"}, ("method qlora", "shard (FSDP)")),
+        ({"shard": True, "load_in_4bit": True}, ("load_in_4bit", "shard (FSDP)")),
         ({"method": "prompt", "prompt_tokens": 64, "max_length": 32}, ("64 prompt_tokens", "max_length of 32")),
     ],
 )

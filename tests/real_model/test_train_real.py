@@ -101,3 +101,20 @@ def test_ctrl_c_stops_and_keeps(paths):
     assert 3 <= result["steps"] < 500
     assert result["truth"]["passed"]
     assert (paths.runs / "short" / "adapter" / "playground.json").exists()
+
+
+def test_two_processes_have_the_curve_of_one_and_stop_and_keep(paths):
+    """Through `accelerate launch`, as the app starts them."""
+    jobs, curves = Jobs(paths, Sources(paths)), []
+    short = {"steps": 40, "warmup_steps": 1, "batch_size": 3, "eval_every": 40, "eval_rows": 2, "rows": 12, "probe": ""}
+    for processes in (1, 2):
+        config = TrainConfig(**short, dtype="float32", threads=1, processes=processes, name=f"by-{processes}")
+        run = jobs.start(config)
+        wait_until(run, lambda run=run: at_step(run) >= 3)
+        jobs.stop(run)
+        wait_until(run, lambda run=run: run.state == "stopped")
+        assert run.adapter, run.log()
+        assert json.loads((run.folder / "truth.json").read_text())["passed"]
+        assert run.last("plan")["processes"] == processes
+        curves.append([event["loss"] for event in run.events() if event["kind"] == "step"][:3])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
+import threading
 import time
 
 import filelock
@@ -104,6 +106,31 @@ def test_a_killed_trainer_frees_the_device_and_can_be_resumed(jobs):
     assert jobs.position(first) == 1
     (second.folder / "end").touch()
     assert reaches(first, "running")
+
+
+def test_of_two_tabs_that_resume_a_run_one_is_told_that_it_lives(jobs):
+    first, second = jobs.start(config("a")), jobs.start(config("b"))
+    assert reaches(first, "running")
+    os.kill(first.process().pid, signal.SIGKILL)
+    assert reaches(first, "killed")
+    assert "where memory ran out" in first.status.sentence
+    said = []
+
+    def tab():
+        try:
+            Jobs(jobs.paths, command=jobs.command).resume(runs.Run(first.folder))
+        except PlaygroundError as error:
+            said.append(str(error))
+
+    tabs = [threading.Thread(target=tab) for _ in range(2)]
+    for one in tabs:
+        one.start()
+    for one in tabs:
+        one.join()
+    assert len(said) == 1
+    assert re.search("a is (queued|running)", said[0])
+    assert sum(e["state"] == "queued" for e in first.events() if e["kind"] == "state") == 2
+    (second.folder / "end").touch()
 
 
 def test_stop_and_keep_asks_stop_and_discard_ends(jobs):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import errno
+import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -219,7 +222,58 @@ def test_other_recipes_count_what_they_teach(world, monkeypatch, name, template)
     assert "untuned 0/" in scores["summary"] or scores["score"] == "json_calls"
 
 
+def test_figures_are_written_for_tensorboard(world):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = world[0](log_to="tensorboard")
+    assert run.state == "finished", run.status.sentence
+    read = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    steps = [event for event in run.events() if event["kind"] == "step"]
+    for name, key in (("loss", "loss"), ("learning_rate", "lr"), ("grad_norm", "grad_norm")):
+        found = [(point.step, point.value) for point in read.Scalars(f"train/{name}")]
+        assert found == [(e["step"], pytest.approx(e[key], rel=1e-6)) for e in steps]
+    assert [point.step for point in read.Scalars("eval/loss")] == [0, 2, 4]
+    assert {"train/tokens_per_second", "train/memory_gib"} <= set(read.Tags()["scalars"])
+
+
+def test_figures_are_written_for_trackio(tmp_path):
+    if importlib.util.find_spec("trackio") is None:
+        pytest.skip("trackio is not installed")
+    import sqlite3
+
+    # in a process of its own, as a run is: which folder it writes to is settled when it is imported
+    code = """
+import sys
+from playground.services.figures import Log
+log = Log("trackio", sys.argv[1])
+log({"kind": "step", "step": 1, "loss": 2.5, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 9, "memory": 2**30})
+log.close()
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "mine")], check=True)
+    file = next((tmp_path / "mine" / "trackio").glob("*.db"))
+    rows = sqlite3.connect(file).execute("select run_name, step, metrics from metrics").fetchall()
+    assert [row[:2] for row in rows] == [("mine", 1)]
+    assert json.loads(rows[0][2])["train/loss"] == 2.5
+
+
+def test_a_viewer_that_is_not_installed_is_named_before_anything_is_trained(world, monkeypatch):
+    monkeypatch.setattr("playground.services.figures.find_spec", lambda name: None)
+    run, result = world[0](log_to="trackio")
+    assert (run.state, run.status.reason) == ("failed", "refused")
+    assert "log_to trackio needs the package trackio, which is not installed: pip install" in result["sentence"]
+    assert "plan" not in kinds(run)
+
+
 # ---- methods ---------------------------------------------------------------------------------------------------
+
+
+def test_a_soft_prompt_that_learned_nothing_fails_the_run(world, monkeypatch):
+    """Weights that stay as they were drawn change the model too."""
+    monkeypatch.setattr(loop.Master, "step", lambda self: 0.0)
+    run, _ = world[0](method="prompt")
+    assert (run.state, run.status.reason) == ("failed", "truth")
+    assert "all its soft prompts are as at the start" in run.status.sentence
 
 
 @pytest.mark.parametrize("method", ["rslora", "dora", "pissa", "eva", "prompt"])
@@ -253,6 +307,92 @@ def test_the_untuned_score_of_pissa_is_that_of_the_original_base(world, monkeypa
     assert torch.equal(untuned, pissa_untuned)
     assert not torch.equal(untuned, tuned)
     assert not torch.equal(untuned, pissa_tuned)
+
+
+# ---- two stages: a soft prompt, then LoRA behind it ------------------------------------------------------------
+
+TWO = {"prompt_steps": 3, "prompt_tokens": 4, "prompt_learning_rate": 0.3, "dtype": "float32"}
+
+
+def told(run, kind, key):
+    return [(event.get("stage"), event["step"], event[key]) for event in run.events() if event["kind"] == kind]
+
+
+def test_a_soft_prompt_first_and_then_lora_behind_it(world, model_folder):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run, result = world[0](**TWO, method="dora", recipe="persona")
+    assert run.state == "finished", run.status.sentence
+    assert run.status.sentence.startswith("3 steps of a soft prompt, then 4 steps in")
+    assert [(stage, step) for stage, step, _ in told(run, "step", "loss")] == [
+        (1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6), (2, 7)
+    ]  # fmt: skip
+    held = told(run, "eval", "eval_loss")
+    ends = [next(loss for s, step, loss in held if (s, step) == (stage, 3)) for stage in (1, 2)]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-6)  # LoRA starts where the soft prompt ended
+    lora = 2 * 2 * (32 * 4 + 2 * (32 + 16) + 3 * (32 + 48)) + 2 * (32 * 2 + 16 * 2 + 48 * 2 + 32)
+    assert [(e["stage"], e["trainable"]) for e in run.events() if e["kind"] == "stage"] == [(1, 4 * 32), (2, lora)]
+    card = (run.folder / "run-card.md").read_text()
+    assert f"128 (soft prompt), then {lora:,} (LoRA behind the soft prompt)" in card
+    # the truth check looks at both: 14 B matrices and the soft prompt
+    assert (result["truth"]["matrices"], result["truth"]["zero"], result["steps"]) == (15, 0, 7)
+    about = json.loads((run.adapter / "playground.json").read_text())
+    assert [(s["name"], s["trainable"], s["steps"]) for s in about["stages"]] == [
+        ("soft prompt", 128, 3), ("LoRA", lora, 4)
+    ]  # fmt: skip
+    assert about["served_per_row"] is False
+    # both are plain PEFT
+    kinds = [json.loads((f / "adapter_config.json").read_text()) for f in (run.adapter, run.adapter / "soft_prompt")]
+    assert [(kind["peft_type"], kind["base_model_name_or_path"]) for kind in kinds] == [
+        ("LORA", "tiny"), ("PROMPT_TUNING", "tiny")
+    ]  # fmt: skip
+    for folder in (run.adapter, run.adapter / "soft_prompt"):
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), folder)
+
+
+@pytest.mark.parametrize("at, kept", [(2, "soft prompt"), (5, "adapter")])
+def test_a_run_of_two_stages_that_was_stopped_in_either_goes_on_exactly(world, at, kept):
+    train, paths = world
+    whole, _ = train(**TWO)
+    run = runs.create(whole.config, paths)
+    write = runs.Events.write
+
+    def stop_there(self, kind, **values):
+        if kind == "step" and values["step"] == at:
+            (run.folder / "stop").touch()
+        return write(self, kind, **values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.Events, "write", stop_there)
+        train(run)
+    assert run.state == "stopped"
+    assert f"step {at} of {3 if at < 3 else 7}; the {kept} is kept" in run.status.sentence
+    saved = json.loads((run.adapter / "adapter_config.json").read_text())
+    assert saved["peft_type"] == ("PROMPT_TUNING" if kept == "soft prompt" else "LORA")
+    (run.folder / "stop").unlink()
+    train(run)
+    assert run.state == "finished", run.status.sentence
+    assert (run.adapter / "soft_prompt").is_dir()
+    loss = {e["step"]: e["loss"] for e in run.events() if e["kind"] == "step"}
+    assert loss == {e["step"]: e["loss"] for e in whole.events() if e["kind"] == "step"}
+
+
+def test_what_knows_no_soft_prompt_refuses_such_an_adapter(world, model_folder):
+    from transformers import AutoModelForCausalLM
+
+    from playground.core.adapters import AdapterBank
+    from playground.core.tokenizer import Tokenizer
+    from playground.services import merging
+
+    run, _ = world[0](**TWO, name="two")
+    base = AutoModelForCausalLM.from_pretrained(model_folder)
+    with pytest.raises(PlaygroundError, match="is one behind a soft prompt; lanes take plain LoRA"):
+        AdapterBank(base).load("two", run.adapter)
+    with pytest.raises(PlaygroundError, match="behind a soft prompt, which is no part of the weights"):
+        merging._with_adapter(base, run.adapter, Tokenizer.load(model_folder))
+    _, result = world[0](continue_from="two")
+    assert "was trained behind a soft prompt, so it cannot be continued" in result["sentence"]
 
 
 def test_a_full_fine_tune_leaves_a_model(world):
@@ -357,6 +497,44 @@ def test_the_command_estimates_and_trains_nothing(world, model_folder, monkeypat
     assert "does not fit" in text
     assert "--piece-tokens 1024: run a step in pieces" in text
     assert runs.list_runs(paths) == []
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
+def test_launch_configs_are_printed_and_accelerate_reads_them(name, capsys, tmp_path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    from playground import cli
+
+    cli.main(["train", "--launch-config", name])
+    text = capsys.readouterr().out
+    assert "not been run" in text
+    (tmp_path / "it.yaml").write_text(text)
+    read = load_config_from_file(str(tmp_path / "it.yaml"))
+    kind = {"ddp": "MULTI_GPU", "fsdp": "FSDP"}.get(name, "DEEPSPEED")
+    assert (read.distributed_type, read.num_processes) == (kind, 2)
+    assert read.deepspeed_config.get("zero_stage") == {"zero2": 2, "zero3": 3}.get(name)
+
+
+def test_more_than_one_process_is_launched_in_place_of_this_one(world, monkeypatch, capsys):
+    import os
+
+    from playground import cli
+
+    class Became(Exception):
+        pass
+
+    def become(program, words):
+        raise Became(words)
+
+    _, paths = world
+    monkeypatch.setenv("PLAYGROUND_HOME", str(paths.home))
+    monkeypatch.setattr(os, "execv", become)
+    with pytest.raises(Became) as became:
+        cli.main(["train", "--data", str(paths.home / "rows.json"), "--processes", "3", "--name", "shared"])
+    words = became.value.args[0]
+    assert words[words.index("--num_processes") + 1] == "3"
+    assert words[-4:] == ["playground", "train", "--run-folder", str(paths.runs / "shared")]
+    assert "--num_processes 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

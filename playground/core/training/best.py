@@ -1,10 +1,12 @@
 """The best held-out loss of a run: its weights kept, and training ended when it no longer gets better."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from playground.config import TrainConfig
+from playground.core.training.ranks import ALONE, Ranks
 
 # A loss counts as better for the patience when it is lower by more than this share; less is noise of few rows.
 GAIN = 0.002
@@ -13,13 +15,14 @@ GAIN = 0.002
 class Best:
     """`step` and `loss` of the lowest held-out loss; `waited` counts the evaluations since the last real gain."""
 
-    def __init__(self, config: TrainConfig, steps: int, folder: Path | None):
+    def __init__(self, config: TrainConfig, steps: int, folder: Path | None, ranks: Ranks = ALONE):
+        self.ranks = ranks
         self.patience, self.keeps, self.steps, self.folder = config.patience, config.restore_best, steps, folder
         self.step, self.loss, self.mark, self.waited = None, None, None, 0
         self.weights: list[torch.Tensor] | None = None
 
-    def note(self, step: int, loss: float, masters: list[torch.Tensor]) -> None:
-        """An evaluation after `step`. The file is on the disk when this returns."""
+    def note(self, step: int, loss: float, weights: Callable[[], list[torch.Tensor]]) -> None:
+        """An evaluation after `step`; `weights()` are those of the model. The file is on the disk when this returns."""
         if self.mark is None or loss < self.mark * (1 - GAIN):
             self.mark, self.waited = loss, 0
         else:
@@ -29,13 +32,16 @@ class Best:
         self.step, self.loss = step, loss
         if not self.keeps:
             return
+        kept = [w.detach().clone() for w in weights()]
         if self.folder is None:
-            self.weights = [m.detach().clone() for m in masters]
+            self.weights = kept
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self._file.with_suffix(".part")
-        torch.save([m.detach() for m in masters], part)
-        part.replace(self._file)
+        if self.ranks.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self._file.with_suffix(".part")
+            torch.save(kept, part)
+            part.replace(self._file)
+        self.ranks.wait()
 
     @property
     def over(self) -> bool:

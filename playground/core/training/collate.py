@@ -232,6 +232,24 @@ def parts(whole: Batch, tokens: int) -> list[Batch]:
     return pieces[::-1]
 
 
+def shares(whole: Batch, count: int, tokens: int) -> list[list[Batch]]:
+    """The batch dealt to `count` processes, in pieces as above; one that gets no row has no piece.
+
+    The longest rows are dealt first, so that all have about as much to do.
+    """
+    rows = sorted(whole.rows, key=lambda row: -len(row.ids))
+    dealt = [Batch(whole.prefix, tuple(rows[i::count])) for i in range(count)]
+    return [parts(one, tokens) if one.rows else [] for one in dealt]
+
+
+def unshared(whole: Batch) -> Batch:
+    """The same rows, each with its prefix in it."""
+    if not whole.prefix:
+        return whole
+    before = tuple([IGNORE] * len(whole.prefix))
+    return Batch((), tuple(Example(whole.prefix + row.ids, before + row.labels) for row in whole.rows))
+
+
 def shared_prefix(rows: list[Example]) -> int:
     """Length of the longest common start without a label, leaving each row an unlabelled token to begin with.
 

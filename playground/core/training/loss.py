@@ -13,6 +13,7 @@ from playground.core.training.collate import IGNORE, Batch
 
 # Rows of logits that exist at once; a vocabulary of 150,000 then needs 300 MB in fp32, however long the batch.
 CHUNK = 512
+KEPT = "soft_prompt"
 
 
 class LabelledLoss(torch.autograd.Function):
@@ -63,7 +64,12 @@ class LabelledLoss(torch.autograd.Function):
 
 
 def soft_prompt(model) -> torch.Tensor | None:
-    """The virtual tokens [tokens, width] of a PeftModel with prompt tuning, in the base's precision; None without."""
+    """The virtual tokens [tokens, width] of a PeftModel, in the base's precision; None without.
+
+    They are a prompt tuning's own, or those that a first stage left before a LoRA (`keep_soft_prompt`).
+    """
+    if (kept := getattr(model, KEPT, None)) is not None:
+        return kept
     config = getattr(model, "peft_config", {}).get("default")
     if config is None or not config.is_prompt_learning:
         return None
@@ -71,28 +77,37 @@ def soft_prompt(model) -> torch.Tensor | None:
     return weight.to(model.get_input_embeddings().weight.dtype)
 
 
-def step_gradients(model, pieces: list[Batch], pad_id: int, trained: int, soft: torch.Tensor | None = None) -> float:
+def keep_soft_prompt(model, soft: torch.Tensor) -> None:
+    """Let a frozen soft prompt stand before every row of a PeftModel with LoRA; peft itself cannot have both."""
+    embedding = model.get_input_embeddings().weight
+    model.register_buffer(KEPT, soft.detach().to(embedding.device, embedding.dtype), persistent=False)
+
+
+def step_gradients(
+    model, work: list[tuple[Batch, bool]], pad_id: int, trained: int, soft: torch.Tensor | None = None
+) -> float:
     """Add the gradients of a step's mean loss over `trained` labelled tokens to the parameters; returns that loss.
 
-    The pieces are of one batch and share its prefix, which is run once for all of them: each piece adds to the
-    gradient of the prefix's keys and values, and at the end that one goes back through the prefix.
+    The pieces are of one batch, each with whether it counts, and share its prefix, which is run once for all of them:
+    each piece adds to the gradient of the prefix's keys and values, and at the end that one goes back through the
+    prefix.
     """
-    begun = start_of(model, pieces[0], soft) if len(pieces) > 1 and _plain_head(model) else None
+    total = 0.0
+    begun = start_of(model, work[0][0], soft) if len(work) > 1 and _plain_head(model) else None
     if begun is None:
-        total = 0.0
-        for piece in pieces:
-            loss = step_loss(model, piece, pad_id, soft) / trained
+        for piece, counts in work:
+            loss = step_loss(model, piece, pad_id, soft) * (counts / trained)
             loss.backward()
             total += loss.item()
         return total
-    total, first = 0.0, [t for layer in begun.layers for t in (layer.keys, layer.values)]
+    first = [t for layer in begun.layers for t in (layer.keys, layer.values)]
     leaves = [t.detach().requires_grad_(t.requires_grad) for t in first]
-    for piece in pieces:
+    for piece, counts in work:
         cache = copy.copy(begun)
         cache.layers = [copy.copy(layer) for layer in begun.layers]
         for layer, keys, values in zip(cache.layers, leaves[::2], leaves[1::2], strict=True):
             layer.keys, layer.values = keys, values
-        loss = step_loss(model, piece, pad_id, soft, cache) / trained
+        loss = step_loss(model, piece, pad_id, soft, cache) * (counts / trained)
         loss.backward()
         total += loss.item()
     back = [(t, leaf.grad) for t, leaf in zip(first, leaves, strict=True) if leaf.grad is not None]

@@ -21,11 +21,12 @@ from playground.core.training.loss import tensors
 from playground.errors import PlaygroundError
 
 STARTS = {"pissa": "pissa_niter_4", "eva": "eva"}
+SOFT = "soft_prompt"  # in an adapter's folder
 EVA_ROWS = 4  # in one forward pass; it looks at eight times as many
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-def load_base(folder: Path, config: TrainConfig):
+def load_base(folder: Path, config: TrainConfig, device: str = "auto"):
     """The base model for a run; on a CPU, 4 bits too (bitsandbytes has kernels for it, slow ones)."""
     from playground.core import models
 
@@ -36,7 +37,7 @@ def load_base(folder: Path, config: TrainConfig):
     if config.quantised and not torch.cuda.is_available():
         loaded = _load_4bit_on_cpu(folder, config)
     else:
-        loaded = models.load(folder, dtype=config.dtype, load_in_4bit=config.quantised)
+        loaded = models.load(folder, config.dtype, device, config.quantised)
     if loaded.device.type == "cpu":
         # measured: a fifth faster than sdpa for short padded batches
         loaded.model.set_attn_implementation("eager")
@@ -228,6 +229,10 @@ def continued(model, config: TrainConfig, folder: Path, tokens: Sequence[int] = 
     from playground.core.models import read_adapter
 
     before = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if soft_folder(folder):
+        raise PlaygroundError(
+            f"the adapter in {folder} was trained behind a soft prompt, so it cannot be continued; start afresh"
+        )
     _check_same(config, folder, before, tokens)
     chosen = target_modules(model, config.targets)
     ours = {name for name in _linear(model) if chosen == EVERY_LINEAR or name.rsplit(".", 1)[-1] in chosen}
@@ -285,21 +290,46 @@ def _keep_initial(model, folder: Path) -> None:
         )
 
 
+def start_of(model, before: Path | None = None) -> dict[str, torch.Tensor]:
+    """What the tensors of the adapter's file are before the training, where they are not zero: see `truth.check`.
+
+    A soft prompt's start is drawn by the run's seed, so a resumed run, too, begins by making it. `before` is the folder
+    of an adapter that is continued.
+    """
+    from safetensors.torch import load_file
+
+    if before is not None:
+        return load_file(before / "adapter_model.safetensors")
+    if not hasattr(model, "prompt_encoder"):
+        return {}
+    return {"prompt_embeddings": model.prompt_encoder["default"].embedding.weight.detach().cpu().clone()}
+
+
 # ---- after training --------------------------------------------------------------------------------------------
 
 
-def save_adapter(model, folder: Path, base: str, initial: Path | None = None) -> None:
-    """Plain PEFT for the original base; the base is named as in the catalog, not by a path of this machine."""
+def save_adapter(model, folder: Path, base: str, initial: Path | None = None, state: dict | None = None) -> None:
+    """Plain PEFT for the original base; the base is named as in the catalog, not by a path of this machine.
+
+    `state`: the weights, where the model itself has only shares of them.
+    """
     model.peft_config["default"].base_model_name_or_path = base
-    converted = {"path_initial_model_for_weight_conversion": str(initial)} if initial else {}
-    model.save_pretrained(folder, save_embedding_layers=False, **converted)
+    more = {"path_initial_model_for_weight_conversion": str(initial)} if initial else {}
+    more |= {"state_dict": state} if state is not None else {}
+    model.save_pretrained(folder, save_embedding_layers=False, **more)
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def save_model(model, tokenizer, folder: Path, base_folder: Path) -> None:
-    """A model folder like the base's, with the trained weights."""
+def soft_folder(adapter: Path) -> Path | None:
+    """The soft prompt that a LoRA adapter was trained behind, a plain PEFT folder in the adapter's; None without."""
+    folder = Path(adapter) / SOFT
+    return folder if (folder / "adapter_config.json").exists() else None
+
+
+def save_model(model, tokenizer, folder: Path, base_folder: Path, state: dict | None = None) -> None:
+    """A model folder like the base's, with the trained weights (`state`, where the model has only shares of them)."""
     model.config._name_or_path = ""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=state)
     save_tokenizer(tokenizer, folder, base_folder)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from playground.core.training.collate import IGNORE, Example
+from playground.core.training.loss import KEPT, embedded, keep_soft_prompt
+from playground.core.training.methods import base_of, soft_folder
 
 
 @dataclass(frozen=True)
@@ -46,29 +48,38 @@ def log_probabilities(model, row: Example, beside: bool = False) -> torch.Tensor
         mask = torch.ones_like(ids)
         mask[0, -3:] = 0
     labels = torch.tensor(row.labels[1:], device=device)
-    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=0).logits[0]
+    if (soft := getattr(model, KEPT, None)) is None:
+        inputs = {"input_ids": ids, "attention_mask": mask}
+    else:
+        model = base_of(model)  # with the adapter's layers in it, and without peft's look at the inputs
+        inputs = embedded(model, ids, soft, mask)
+    logits = model(**inputs, logits_to_keep=0).logits[0]
     logits = logits[len(logits) - ids.shape[1] :][: len(row.ids) - 1]  # a soft prompt stands before
     return logits[labels != IGNORE].float().log_softmax(-1)
 
 
-def check(base, folder: Path, row: Example, trained: torch.Tensor, rounding: float = 0.0) -> Truth:
+def check(
+    base, folder: Path, row: Example, trained: torch.Tensor, rounding: float = 0.0, start: dict | None = None
+) -> Truth:
     """Compare what is in `folder` with a fresh `base` (which gets the adapter attached to it).
 
     `trained` is what `log_probabilities` gave for `row` with the model as it was when training ended. `rounding` is how
     far the start of the training was from the base for no other reason than rounding (PiSSA rewrites the base).
+    `start` holds what the saved file's tensors were before the training, by their names in it, where that was not zero:
+    a soft prompt starts as the embeddings of some tokens, and changes the model before anything was learned.
     """
     base.eval()
     plain = log_probabilities(base, row)
     noise = max(apart(plain, log_probabilities(base, row, beside=True)), rounding)
     if (folder / "adapter_config.json").exists():
-        (what, matrices, zero), tuned = _in_adapter(folder), _with_adapter(base, folder)
+        (what, matrices, zero), tuned = _in_adapter(folder, start or {}), _with_adapter(base, folder)
     else:
         (what, matrices, zero), tuned = _in_model(base, folder), _model(base, folder)
     reloaded = log_probabilities(tuned, row)
     difference, reload = apart(plain, reloaded), apart(trained, reloaded)
     facts = {"matrices": matrices, "zero": zero, "difference": difference, "noise": noise, "reload": reload}
     if not matrices or zero == matrices:
-        return Truth(False, f"the saved file is empty: all its {what}", **facts)
+        return Truth(False, f"nothing in the saved file was trained: all its {what}", **facts)
     # written so that a NaN fails
     if not difference > max(3 * noise, 1e-6):
         return Truth(
@@ -88,16 +99,25 @@ def check(base, folder: Path, row: Example, trained: torch.Tensor, rounding: flo
     )
 
 
-def _in_adapter(folder: Path) -> tuple[str, int, int]:
+def _in_adapter(folder: Path, start: dict) -> tuple[str, int, int]:
     """(what, how many, how many of them as at the start) in a PEFT file; a B matrix starts at zero."""
     from safetensors import safe_open
 
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        names = list(file.keys())
-        parts = [name for name in names if "lora_B" in name] or [name for name in names if "prompt" in name]
-        zero = sum(not file.get_tensor(name).any() for name in parts)
-    soft = bool(parts) and "prompt" in parts[0]
-    return ("soft prompts are zero" if soft else "B matrices are zero"), len(parts), zero
+    def parts(folder: Path, mark: str) -> dict[str, torch.Tensor]:
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if mark in name}  # noqa: SIM118 (not a dict)
+
+    found, kind = parts(folder, "lora_B"), "B matrices"
+    if not found:
+        found, kind = parts(folder, "prompt"), "soft prompts"
+    elif soft := soft_folder(folder):
+        found, kind = found | parts(soft, "prompt"), "B matrices and soft prompts"
+    same = sum(_as_before(tensor, start.get(name)) for name, tensor in found.items())
+    return f"{kind} are {'as at the start' if start else 'zero'}", len(found), same
+
+
+def _as_before(tensor: torch.Tensor, start: torch.Tensor | None) -> bool:
+    return not tensor.any() if start is None else torch.equal(tensor, start.to(tensor))
 
 
 def _in_model(base, folder: Path) -> tuple[str, int, int]:
@@ -115,8 +135,12 @@ def _in_model(base, folder: Path) -> tuple[str, int, int]:
 
 def _with_adapter(base, folder: Path):
     from peft import PeftModel
+    from safetensors.torch import load_file
 
-    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
+    model = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
+    if soft := soft_folder(folder):
+        keep_soft_prompt(model, load_file(soft / "adapter_model.safetensors")["prompt_embeddings"])
+    return model
 
 
 def _model(base, folder: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from playground.config import METHODS, TrainConfig, fields, parse
-from playground.core import datasets
+from playground.core import datasets, estimate
 from playground.core.export import cli_line
 from playground.core.tokenizer import Tokenizer
 from playground.core.training import collate
@@ -24,13 +24,14 @@ NAMES = tuple(f.name for f in fields(TrainConfig) if f.name != "recipe")
 # Headings of the further settings; one that is new to this list comes under the last heading by itself.
 GROUPS = {
     "What is trained": (
-        *("method", "targets", "alpha", "dropout", "prompt_tokens", "new_tokens"),
+        *("method", "targets", "alpha", "dropout", "new_tokens"),
+        *("prompt_tokens", "prompt_steps", "prompt_learning_rate"),
         *("continue_from", "load_in_4bit"),
     ),
     "Rows": ("rows", "max_length", "eval_share", "eval_rows"),
     "Steps": ("steps", "warmup_steps", "final_lr_share", "weight_decay", "clip"),
-    "While it runs": ("eval_every", "patience", "restore_best", "probe_tokens"),
-    "This run and this machine": ("name", "seed", "dtype", "threads", "piece_tokens"),
+    "While it runs": ("eval_every", "patience", "restore_best", "probe_tokens", "log_to"),
+    "This run and this machine": ("name", "seed", "dtype", "threads", "piece_tokens", "processes", "shard"),
 }
 OTHERS = "Advanced"
 # A change of any of these changes how many rows, tokens or steps there will be, or the memory they take.
@@ -49,7 +50,7 @@ COUNTED = tuple(
             "eval_share",
             "eval_rows",
         ),
-        *("method", "rank", "targets", "dtype", "load_in_4bit", "piece_tokens"),
+        *("method", "rank", "targets", "dtype", "load_in_4bit", "piece_tokens", "prompt_steps", "prompt_tokens"),
     )
     if name in NAMES
 )
@@ -294,7 +295,22 @@ def plan(services: Services, config: TrainConfig) -> Plan:
         )
     steps = collate.total_steps(config, train)
     sentence += f". {train:,} rows to train on and {held:,} held out: {steps:,} steps of {config.batch_size:,} rows."
+    sentence += trained_words(config, folder)
+    steps += config.prompt_steps
     return Plan(sentence, examples, Path(folder), steps)
+
+
+def trained_words(config: TrainConfig, folder: Path) -> str:
+    """How many numbers each stage trains; "" where the model does not say its shape."""
+    try:
+        shape = estimate.read_shape(folder)
+    except PlaygroundError:
+        return ""
+    count = f"{estimate.trainable(shape, config):,} trained parameters"
+    if not config.prompt_steps:
+        return f" {count}."
+    soft = estimate.trainable(shape, config.first_stage)
+    return f" Before them {config.prompt_steps:,} steps of a soft prompt: {soft:,} trained parameters, then {count}."
 
 
 def start_run(services: Services, recipe: str, *values) -> runs.Run:

@@ -60,6 +60,9 @@ def state_html(services: Services, run: Run, events: list[dict]) -> str:
     newest = {event["kind"]: event for event in events}
     if status.state == "preparing" and "fetch" in newest and "plan" not in newest:
         lines.append(f"<p>{html.escape(str(newest['fetch'].get('text', '')))}</p>")
+    if stage := newest.get("stage"):
+        text = f"{stage.get('name', '')}, {stage.get('trainable', 0):,} trained parameters"
+        lines.append(f"<p>Stage {stage.get('stage')} of 2: {html.escape(text)}</p>")
     if "step" in newest:
         lines.append(_figures(newest, status.state in ("running", "stopping")))
     for kind, key, title in (
