@@ -135,6 +135,11 @@ class Run:
         return folder if whole and self.state in ("finished", "stopped") else None
 
     @property
+    def trained_whole(self) -> bool:
+        """It is a full fine-tune that has ended well: its weights are in model/."""
+        return (self.folder / "model" / "playground.json").exists() and self.state in ("finished", "stopped")
+
+    @property
     def resumable(self) -> bool:
         return self.state in ("stopped", "failed", "killed")
 
@@ -268,6 +273,11 @@ def adapters(paths: Paths) -> list[Path]:
     """Folders of the adapters that can be used: those that come with the app, then those of runs, newest first."""
     shipped = sorted(file.parent for file in (ASSETS / "adapters").glob("*/adapter_config.json"))
     return shipped + [run.adapter for run in list_runs(paths) if run.adapter]
+
+
+def whole_models(paths: Paths) -> list[Path]:
+    """Model folders of full fine-tunes that have ended well, newest first."""
+    return [run.folder / "model" for run in list_runs(paths) if run.trained_whole]
 
 
 def ahead(run: Run, paths: Paths) -> int:

@@ -229,7 +229,7 @@ def test_every_method_ends_with_an_adapter_that_is_true(world, method):
     assert result["truth"]["passed"]
     about = json.loads((run.adapter / "playground.json").read_text())
     assert about["method"] == method
-    assert about["served_per_row"] is (method in ("rslora", "pissa", "eva"))
+    assert about["served_per_row"] is True
     assert result["peak_memory"] == about["peak_memory"] > 1e6
     plan = run.last("plan")
     assert plan["estimate"] == about["estimate"]
@@ -273,7 +273,7 @@ def test_new_tokens_are_saved_with_their_tokenizer(world):
     run, _ = world[0](new_tokens="<|thinking|>, </|thinking|>")
     assert run.state == "finished", run.status.sentence
     about = json.loads((run.adapter / "playground.json").read_text())
-    assert (about["new_tokens"], about["served_per_row"]) == (["<|thinking|>", "</|thinking|>"], False)
+    assert (about["new_tokens"], about["served_per_row"]) == (["<|thinking|>", "</|thinking|>"], True)
     assert len(Tokenizer.load(run.adapter).encode("<|thinking|></|thinking|>")[0]) == 2
 
 

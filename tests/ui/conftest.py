@@ -64,8 +64,8 @@ class FakeEngine:
     def enqueue(self, *pieces, error=None):
         self.queue.append((pieces, error))
 
-    def state(self, model):
-        return self.states.get(model, "ready")
+    def state(self, model, adapter=None):
+        return self.states.get(adapter, self.states.get(model, "ready"))
 
     def warm(self, model):
         self.states[model] = "loading"
