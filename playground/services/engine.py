@@ -36,7 +36,7 @@ from playground.services.fair import FairQueue
 from playground.services.remote import FORMAT, RemoteReply, Remotes
 from playground.services.replies import WORDS_FOR_REASON, Chunk, Lane, Reply
 from playground.services.runs import adapters as adapter_folders
-from playground.services.runs import whole_models
+from playground.services.runs import alone, whole_models
 from playground.services.sources import Sources
 from playground.services.templates import Templates
 
@@ -48,6 +48,7 @@ MAX_WAITING = 64  # requests that may wait for a place on one model
 MAX_WAITING_EACH = 16  # of one visitor
 STEP_COST = 8  # a step takes as long as so many rows, whatever their number: the weights are read once
 BUDGET_SHARE = 0.6  # of the memory, for weights
+GRACE = 30.0  # seconds that replies get to end when their model makes way for a run
 MAX_PROMPT_CHARACTERS = 50_000
 
 
@@ -83,8 +84,45 @@ class Engine:
         self._lock = threading.Lock()
 
     def warm(self, model: str) -> None:
-        """Start loading `model` in the background. Raises PlaygroundError when it is not on this machine."""
-        self._decoder(self.sources.entry(model).name)
+        """Start loading `model` in the background; while a run has the memory, the first question after it does that.
+
+        Raises PlaygroundError when the model is not on this machine.
+        """
+        if not self.resting():
+            self._decoder(self.sources.entry(model).name)
+
+    def resting(self) -> str:
+        """Why no model can be loaded now, in a sentence; "" where one can."""
+        run = alone(self.paths)
+        if run is None:
+            return ""
+        return (
+            f"The chat's models have made way for the run {run.name}, which needs their memory; they load again at the "
+            "first question after it has ended."
+        )
+
+    def make_way(self, run: str, grace: float = GRACE) -> threading.Thread:
+        """Let go of every model, for a run of that name: of those that nobody uses at once, of the others when their
+        replies are done, or after `grace` seconds. What is cut off then says so. Returns the thread that sees to it.
+        """
+        cut = f"stopped, because the model made way for the run {run}; ask again when the run has ended"
+        with self._lock:
+            asked = list(self._decoders.values())
+
+        def see_to_it() -> None:
+            deadline = time.monotonic() + grace
+            while busy := [decoder for decoder in asked if decoder.is_alive() and not decoder.retire()]:
+                if time.monotonic() >= deadline:
+                    for decoder in busy:
+                        decoder.close(cut)
+                    break
+                time.sleep(0.2)
+            with self._lock:
+                self._decoders = {name: one for name, one in self._decoders.items() if one not in asked}
+
+        thread = threading.Thread(target=see_to_it, name=f"making way for {run}", daemon=True)
+        thread.start()
+        return thread
 
     def state(self, model: str, adapter: str | None = None) -> str:
         """ "cold", "loading", "ready" or "failed: …" of the weights that this model with this adapter needs."""
@@ -211,6 +249,8 @@ class Engine:
             reply.weights = weights[0]
             by_weights.setdefault(weights, []).append(reply)
             replies.append(reply)
+        if by_weights and (sentence := self.resting()):
+            raise PlaygroundError(sentence)
         for weights, together in by_weights.items():
             self._decoder(*weights).submit(together, visitor)
         for reply in elsewhere:
@@ -310,6 +350,7 @@ class Decoder(threading.Thread):
         self.failure: str | None = None
         self.waiting = FairQueue()
         self.closing = False
+        self.last_words: str | None = None  # to those who are cut off
         self.wake = threading.Condition()
         self.size = weights_size(folder)  # bytes
         self.written = weights_time(folder)
@@ -342,9 +383,9 @@ class Decoder(threading.Thread):
         with self.wake:
             return next((place for place, other in enumerate(self.waiting) if other is reply), 0)
 
-    def close(self) -> None:
+    def close(self, sentence: str | None = None) -> None:
         with self.wake:
-            self.closing = True
+            self.closing, self.last_words = True, sentence
             self.wake.notify()
         if self.is_alive():
             self.join()
@@ -397,10 +438,9 @@ class Decoder(threading.Thread):
                     if not reply.done:
                         reply.finish("error", f"decoding failed: {error}")
                 self.batch = self._new_batch()
-        for row in self.batch.rows:
-            row.tag.reply.finish("cancelled")
-        for reply in self.waiting:
-            reply.finish("cancelled")
+        for reply in [*(row.tag.reply for row in self.batch.rows), *self.waiting]:
+            if not reply.done:
+                reply.finish("error" if self.last_words else "cancelled", self.last_words)
         self.batch = self.bank = self.loaded = self.prefixes = None
 
     @staticmethod

@@ -3,7 +3,7 @@
 config.json     everything needed to repeat the run
 events.jsonl    append-only, one JSON object a line: state, plan, step, eval, sample, checkpoint, truth, scores
 log.txt         what the trainer printed
-page.json       what visitors wrote: a note, and the names it had before it was renamed
+page.json       what visitors wrote: a note, the names it had before it was renamed, and whether chat models make way
 run-card.md     what was trained, how, how it went and how to repeat it
 process.json    pid and start time of the trainer
 stop            "keep" or "discard": the request to stop
@@ -335,6 +335,18 @@ def write_note(run: Run, text: str) -> None:
     page = _json(run.folder / "page.json")
     write_json(run.folder / "page.json", {**page, "note": text.strip()})
     write_card(run)
+
+
+def take_chat_memory(run: Run) -> None:
+    """Note that the models of the chat make way for this run; it is so whenever the run lives, also after a restart."""
+    write_json(run.folder / "page.json", {**_json(run.folder / "page.json"), "alone": True})
+
+
+def alone(paths: Paths) -> Run | None:
+    """The live run that the models of the chat make way for."""
+    return next(
+        (run for run in list_runs(paths) if _json(run.folder / "page.json").get("alone") and run.status.live), None
+    )
 
 
 def rename(run: Run, name: str) -> Run:

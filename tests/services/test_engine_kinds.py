@@ -1,4 +1,4 @@
-"""What runs of every method leave behind, as lanes of the engine beside their base."""
+"""What runs of every method leave behind, as lanes beside their base; and models that make way for a run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from playground.core.training.methods import add_tokens, save_tokenizer
 from playground.errors import PlaygroundError
 from playground.services import engine as engine_module
 from playground.services.engine import Engine, Lane
-from playground.services.runs import write_json
+from playground.services.runs import Events, Run, note_process, take_chat_memory, write_json
 from playground.services.sources import Sources
 from tests.services.test_engine import CHATML, ask, finish, tiny_model, write_tokenizer
 
@@ -192,3 +192,49 @@ def test_models_that_are_loaded_at_once_leave_transformers_as_it_was(home, tmp_p
     finally:
         engine.close()
         PreTrainedModel.tie_weights = before
+
+
+# ---- making way for a run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def live(home):
+    """A run that is live, as this process, and that the chat's models make way for."""
+    folder = run(home, "big", home / "tiny", "adapter").parent
+    Events(folder).state("running")
+    note_process(folder)
+    take_chat_memory(Run(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_models_make_way_for_a_run_and_load_again_after_it(engine, home, live):
+    lane = Lane(str(home / "tiny"), sampling=GREEDY)
+    Events(live).state("finished")
+    before = finish(engine.reply(lane, ask()))
+    Events(live).state("running")
+    engine.make_way("big").join(20)
+    assert engine.models() == []
+    with pytest.raises(
+        PlaygroundError, match="have made way for the run big, .* load again at the first question after"
+    ):
+        engine.reply(lane, ask())
+    engine.warm(str(home / "tiny"))  # as when the app is started again
+    assert engine.models() == []
+    Events(live).state("finished")
+    assert engine.resting() == ""
+    assert finish(engine.reply(lane, ask())) == before
+
+
+@pytest.mark.parametrize(("grace", "reason"), [(20, "length"), (0, "error")])
+def test_a_reply_is_let_finish_or_told_why_it_was_cut_off(engine, home, grace, reason):
+    lane = Lane(str(home / "tiny"), sampling=SamplingConfig(temperature=0, max_new_tokens=150, repetition_penalty=1.0))
+    reply = engine.reply(lane, ask())
+    while not reply.ids:
+        reply.wait(0.01)
+    engine.make_way("big", grace).join(20)
+    assert (engine.models(), reply.finish_reason) == ([], reason)
+    assert reply.error == (None if reason == "length" else CUT_OFF)
+
+
+CUT_OFF = "stopped, because the model made way for the run big; ask again when the run has ended"
