@@ -343,10 +343,9 @@ def take_chat_memory(run: Run) -> None:
 
 
 def alone(paths: Paths) -> Run | None:
-    """The live run that the models of the chat make way for."""
-    return next(
-        (run for run in list_runs(paths) if _json(run.folder / "page.json").get("alone") and run.status.live), None
-    )
+    """The live run that the models of the chat make way for; of several the oldest, whose turn it is."""
+    marked = [run for run in list_runs(paths) if _json(run.folder / "page.json").get("alone")]
+    return next((run for run in reversed(marked) if run.status.live), None)
 
 
 def rename(run: Run, name: str) -> Run:
