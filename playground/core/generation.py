@@ -311,6 +311,22 @@ class Batch:
             )
 
 
+@torch.inference_mode()
+def row_loss(bank: AdapterBank, adapter: str | None, ids: Sequence[int], labels: Sequence[int]) -> float:
+    """Mean cross-entropy of one row over its labels (negative: none), as in training; the batch may go on after it."""
+    bank.use([adapter])
+    fed = bank.own.prompt(adapter, list(ids))
+    places = [i for i, label in enumerate(labels) if i and label >= 0]
+    before = len(fed) - len(ids) - 1
+    logits = bank.model(
+        input_ids=torch.tensor([fed], device=bank.model.device),
+        use_cache=False,
+        logits_to_keep=torch.tensor([before + place for place in places], device=bank.model.device),
+    ).logits[0, :, : bank.own.width(adapter)]
+    wanted = torch.tensor([labels[place] for place in places], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits.float(), wanted).item()
+
+
 def _pad_left(tensor: torch.Tensor, length: int, dim: int) -> torch.Tensor:
     missing = length - tensor.shape[dim]
     if missing == 0:

@@ -16,7 +16,9 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,6 +259,24 @@ class Engine:
             reply.start()
         return replies
 
+    def continued(self, lane: Lane, ids: list[int], stops: Sequence[str], visitor: str = "") -> Reply:
+        """Start one reply to a prompt of token ids, such as a row's own; else as `replies`."""
+        tokenizer = self.tokenizer(lane.model, lane.adapter)
+        reply = Reply(lane, Rendered(tokenizer.decode(ids), [], "none", ids), stops)
+        weights = self._weights(lane)
+        reply.weights = weights[0]
+        self._awake(weights).submit([reply], visitor)
+        return reply
+
+    def row_loss(self, lane: Lane, ids: Sequence[int], labels: Sequence[int]) -> float:
+        """Mean loss of a row over its labels with the lane's weights; waits for its turn between others' tokens."""
+        return self._awake(self._weights(lane)).ask(lane.adapter, ids, labels).result()
+
+    def _awake(self, weights: tuple[str, Path]) -> "Decoder":
+        if sentence := self.resting():
+            raise PlaygroundError(sentence)
+        return self._decoder(*weights)
+
     def ahead(self, reply: Reply) -> int:
         """How many requests are served before `reply` gets a place; 0 once it has one."""
         decoder = self._decoders.get(reply.weights) if reply.prompt.ids else None
@@ -349,6 +369,7 @@ class Decoder(threading.Thread):
         self.state = "loading"
         self.failure: str | None = None
         self.waiting = FairQueue()
+        self.losses: deque[tuple[Future, str | None, Sequence[int], Sequence[int]]] = deque()
         self.closing = False
         self.last_words: str | None = None  # to those who are cut off
         self.wake = threading.Condition()
@@ -379,6 +400,17 @@ class Decoder(threading.Thread):
                 self.waiting.push(visitor, reply)
             self.wake.notify()
 
+    def ask(self, adapter: str | None, ids: Sequence[int], labels: Sequence[int]) -> Future:
+        """The mean loss of a row, once it has been its turn."""
+        answer: Future = Future()
+        with self.wake:
+            self.used = time.monotonic()
+            if self.failure or self.closing:
+                raise PlaygroundError(self.failure or f"{self.model_name} is being unloaded; ask again in a moment")
+            self.losses.append((answer, adapter, ids, labels))
+            self.wake.notify()
+        return answer
+
     def ahead(self, reply: Reply) -> int:
         with self.wake:
             return next((place for place, other in enumerate(self.waiting) if other is reply), 0)
@@ -395,7 +427,12 @@ class Decoder(threading.Thread):
         with self.wake:
             # a row stays in the batch for a moment after its reply is done
             rows = [] if self.batch is None else self.batch.rows
-            if self.state == "loading" or len(self.waiting) or not all(row.tag.reply.done for row in rows):
+            if (
+                self.state == "loading"
+                or len(self.waiting)
+                or self.losses
+                or not all(row.tag.reply.done for row in rows)
+            ):
                 return False
             self.closing = True
         self.close()
@@ -415,12 +452,13 @@ class Decoder(threading.Thread):
         unit = self._cores().unit
         while True:
             with self.wake:
-                self.wake.wait_for(lambda: self.closing or len(self.waiting) or self.batch.rows)
+                self.wake.wait_for(lambda: self.closing or len(self.waiting) or self.losses or self.batch.rows)
                 if self.closing:
                     break
                 self.used = time.monotonic()
                 self._drop_cancelled()
                 joining = [self.waiting.pop() for _ in range(min(len(self.waiting), MAX_ROWS - len(self.batch.rows)))]
+            self._work_out_a_loss()
             try:
                 if joining:
                     self._admit(joining)
@@ -441,7 +479,25 @@ class Decoder(threading.Thread):
         for reply in [*(row.tag.reply for row in self.batch.rows), *self.waiting]:
             if not reply.done:
                 reply.finish("error" if self.last_words else "cancelled", self.last_words)
+        self._refuse_losses(f"{self.model_name} was unloaded")
         self.batch = self.bank = self.loaded = self.prefixes = None
+
+    def _work_out_a_loss(self) -> None:
+        from playground.core.generation import row_loss
+
+        if not self.losses:
+            return
+        answer, adapter, ids, labels = self.losses.popleft()
+        try:
+            answer.set_result(row_loss(self.bank, self._adapter(adapter), ids, labels))
+        except Exception as error:
+            # it is for whoever asked; the others go on
+            log.exception("a row's loss on %s failed", self.model_name)
+            answer.set_exception(error)
+
+    def _refuse_losses(self, sentence: str) -> None:
+        while self.losses:
+            self.losses.popleft()[0].set_exception(PlaygroundError(sentence))
 
     @staticmethod
     def _cores() -> Cores:
@@ -479,6 +535,7 @@ class Decoder(threading.Thread):
             for reply in self.waiting:
                 reply.finish("error", sentence)
             self.waiting.clear()
+            self._refuse_losses(sentence)
 
     def _admit(self, replies: list[Reply]) -> None:
         from playground.core.generation import Row, Sampler

@@ -5,6 +5,7 @@ events.jsonl    append-only, one JSON object a line: state, plan, step, eval, sa
 log.txt         what the trainer printed
 page.json       what visitors wrote: a note, the names it had before it was renamed, and whether chat models make way
 run-card.md     what was trained, how, how it went and how to repeat it
+by-heart.json   rows that were trained on and rows held out, asked after the run (see services.by_heart)
 process.json    pid and start time of the trainer
 stop            "keep" or "discard": the request to stop
 checkpoints/    adapter, optimizer, schedule, random state, step: what a resume continues from
