@@ -52,7 +52,7 @@ def services(tmp_path, tokenizer_folder):
     trainer = "import sys; from playground.services import runs; runs.Events(sys.argv[1]).state('finished', '2 steps')"
     jobs = Jobs(paths, sources, command=(sys.executable, "-c", trainer))
     stores = {"datasets": Datasets(paths), "templates": Templates(paths)}
-    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs, **stores)
+    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs, engine=None, **stores)
 
 
 def values(**changes):
