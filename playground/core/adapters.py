@@ -7,13 +7,14 @@ of each other as `[columns, out]`; a 0/1 mask `[rows, 1, columns]` keeps each ro
     y = linear(x) + ((x @ a) * mask) @ b
 
 Two plain matrix products serve every row, rows without an adapter add exactly zero, and nothing is gathered
-for each token: the matrices are laid side by side only when the set of rows changes.
+for each token: the matrices are laid side by side only when the set of rows changes. Rows with DoRA also stretch
+what the layer gives, by a factor for each output that is worked out when the adapter is loaded. Soft prompts and
+embeddings of an adapter's own are `core.own_tokens`.
 
 Layers that read the same input (query, key and value; gate and up) are computed as one product. Their weights
 become views of one tensor, so that nothing is stored twice.
 """
 
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -22,25 +23,22 @@ from pathlib import Path
 import torch
 
 from playground.core import int8
-from playground.errors import PlaygroundError
-
-
-@dataclass
-class Factors:
-    """One layer's LoRA factors: `a` [in, r] and `b` [r, out], with the scale already in `b`."""
-
-    a: torch.Tensor
-    b: torch.Tensor
+from playground.core.adapter_files import Factors, Weights, read_weights
+from playground.core.own_tokens import OwnTokens
 
 
 @dataclass
 class Group:
-    """Linear layers that read the same input, computed together; `a`, `b`, `mask` serve the rows now in the batch."""
+    """Linear layers that read the same input, computed together.
+
+    `a`, `b`, `mask` and `stretch` [rows, 1, out] serve the rows now in the batch.
+    """
 
     members: dict[str, torch.nn.Module]
     a: torch.Tensor | None = None
     b: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    stretch: torch.Tensor | None = None
     x: torch.Tensor | None = None
     y: torch.Tensor | None = None
 
@@ -49,6 +47,8 @@ class Group:
         ends = list(accumulate(module.out_features for module in modules))
         self.parts = [slice(end - module.out_features, end) for end, module in zip(ends, modules, strict=True)]
         self.plain = modules[0].forward if len(modules) == 1 else _joined(modules, self.parts)
+        biases = [getattr(module, "bias", None) for module in modules]
+        self.bias = None if biases[0] is None else torch.cat([bias.data for bias in biases])
         for i, module in enumerate(modules):
             module.forward = partial(self.forward, i)
 
@@ -66,6 +66,8 @@ class Group:
         if self.mask is None:
             return y
         low = (x.to(self.a.dtype) @ self.a) * self.mask
+        if self.stretch is not None:  # DoRA's magnitudes are for the weights, not for the bias
+            y = torch.addcmul(y, y if self.bias is None else y - self.bias.to(y.dtype), self.stretch)
         return y + (low @ self.b).to(y.dtype)
 
 
@@ -78,13 +80,14 @@ class AdapterBank:
 
     model: torch.nn.Module
     fast: bool = False
-    adapters: dict[str, dict[str, Factors]] = field(default_factory=dict)
+    adapters: dict[str, Weights] = field(default_factory=dict)
     rows: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.groups = [Group(members) for members in layers_by_input(self.model)]
         if self.fast:
             self._quicken()
+        self.own = OwnTokens(self.model)
 
     def _quicken(self) -> None:
         int8.check(self.model)
@@ -98,17 +101,20 @@ class AdapterBank:
             head.forward = int8.quick(head.forward, head.weight, head.bias)
 
     def load(self, name: str, folder: Path) -> None:
-        """Load the PEFT LoRA adapter in `folder` as `name`.
+        """Load the PEFT adapter in `folder` as `name`: LoRA or DoRA, also with tokens of its own, or a soft prompt.
 
-        Raises PlaygroundError when the adapter is of another kind than LoRA, or made for another model.
+        Raises PlaygroundError when the adapter is of another kind, or made for another model.
         """
-        self.adapters[name] = read_factors(self.model, folder)
+        weights = read_weights(self.model, folder)
+        self.own.add(name, weights)
+        self.adapters[name] = weights
 
     def drop(self, name: str) -> None:
         """Forget an adapter that no row of the batch uses."""
         if name in self.rows:
             self.use([])
         self.adapters.pop(name, None)
+        self.own.drop(name)
 
     def use(self, rows: list[str | None]) -> None:
         """From now on row i of the batch goes through adapter `rows[i]` (None: the bare model)."""
@@ -119,13 +125,13 @@ class AdapterBank:
         masks: dict[tuple[str, ...], torch.Tensor] = {}
         for group in self.groups:
             used = [
-                (name, self.adapters[name][member], part)
+                (name, self.adapters[name].factors[member], part)
                 for name in names
                 for member, part in zip(group.members, group.parts, strict=True)
-                if member in self.adapters[name]
+                if member in self.adapters[name].factors
             ]
             if not used:
-                group.a = group.b = group.mask = None
+                group.a = group.b = group.mask = group.stretch = None
                 continue
             if not stay:
                 group.a = torch.cat([factors.a for _, factors, _ in used], dim=1)
@@ -138,7 +144,20 @@ class AdapterBank:
             if owner not in masks:
                 masks[owner] = torch.tensor([[[float(row == name) for name in owner]] for row in rows]).to(group.a)
             group.mask = masks[owner]
+            group.stretch = _stretch(rows, used, group.parts[-1].stop)
+        self.own.use(rows)
         self.rows = list(rows)
+
+
+def _stretch(rows: list[str | None], used: list[tuple[str, Factors, slice]], width: int) -> torch.Tensor | None:
+    """[rows, 1, width]: how much longer each row's outputs become, 0 where nothing does; None where that is all."""
+    stretched = [(name, factors.stretch, part) for name, factors, part in used if factors.stretch is not None]
+    if not stretched:
+        return None
+    out = stretched[0][1].new_zeros(len(rows), 1, width)
+    for name, stretch, part in stretched:
+        out[[i for i, row in enumerate(rows) if row == name], 0, part] = stretch
+    return out
 
 
 @torch.inference_mode()
@@ -188,73 +207,3 @@ def _joined(modules: list[torch.nn.Linear], parts: list[slice]):
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.linear(x, weight, bias)
-
-
-def read_factors(model: torch.nn.Module, folder: Path) -> dict[str, Factors]:
-    """The LoRA factors in a PEFT adapter folder, by module name, on the model's device and in its dtype.
-
-    Format: `adapter_config.json` and `adapter_model.safetensors` as written by `PeftModel.save_pretrained`.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        weights = load_file(folder / "adapter_model.safetensors")
-    except FileNotFoundError as error:
-        raise PlaygroundError(
-            f"adapter {folder.name} is not complete: {Path(error.filename).name} is missing"
-        ) from None
-    except Exception as error:
-        raise PlaygroundError(f"adapter {folder.name} cannot be read: {error}") from error
-    kind = config.get("peft_type")
-    other = {
-        "use_dora": "DoRA",
-        "modules_to_save": "one with whole modules",
-        "trainable_token_indices": "one with new tokens",
-    }
-    own = next((words for key, words in other.items() if config.get(key)), None)
-    if (folder / "soft_prompt").is_dir():
-        own = "one behind a soft prompt"
-    if kind != "LORA" or own:
-        what = own or kind
-        raise PlaygroundError(f"adapter {folder.name} is {what}; lanes take plain LoRA adapters")
-    modules = dict(model.named_modules())
-    factors = {}
-    for key, a in weights.items():
-        if not key.endswith(".lora_A.weight"):
-            continue
-        name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        b = weights[key.replace(".lora_A.", ".lora_B.")]
-        module = modules.get(name)
-        shape = (
-            None if module is None else (getattr(module, "in_features", None), getattr(module, "out_features", None))
-        )
-        if shape != (a.shape[1], b.shape[0]):
-            base = config.get("base_model_name_or_path") or "another model"
-            found = "no such layer" if shape is None else f"{shape[0]} → {shape[1]}"
-            raise PlaygroundError(
-                f"adapter {folder.name} was made for {base}: it expects {name} to be "
-                f"{a.shape[1]} → {b.shape[0]}, this model has {found}"
-            )
-        device = next(module.parameters()).device
-        # On a CPU a product this small costs 3 µs in fp32 and 20 µs in bf16, which goes through another library.
-        dtype = torch.float32 if device.type == "cpu" else model.dtype
-        factors[name] = Factors(
-            a.t().to(device, dtype).contiguous(),
-            (b.t().float() * _scale(config, name)).to(device, dtype).contiguous(),
-        )
-    if not factors:
-        raise PlaygroundError(f"adapter {folder.name} holds no LoRA weights")
-    return factors
-
-
-def _scale(config: dict, module_name: str) -> float:
-    rank = _pattern(config.get("rank_pattern"), module_name, config["r"])
-    alpha = _pattern(config.get("alpha_pattern"), module_name, config["lora_alpha"])
-    return alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
-
-
-def _pattern(patterns: dict | None, module_name: str, default):
-    from peft.utils.other import get_pattern_key
-
-    return (patterns or {}).get(get_pattern_key((patterns or {}).keys(), module_name), default)

@@ -105,8 +105,9 @@ class Row:
     sampler: Sampler
     tag: object = None
     guide: Guide | None = None
-    fed: list[int] = field(default_factory=list)  # what the cache holds of it: the prompt and what was fed since
-    reused: int = 0  # tokens of the prompt that had been read before
+    # what the cache holds of it: the prompt and what was fed since, in the ids of core.own_tokens
+    fed: list[int] = field(default_factory=list)
+    reused: int = 0  # of them, those of the prompt that had been read before
     alternatives: int = 0  # so many of the likeliest tokens are noted with each choice
     choices: list[Choice] = field(default_factory=list)
 
@@ -181,7 +182,9 @@ class Batch:
     @torch.inference_mode()
     def add(self, rows: list[Row]) -> list[int]:
         """Read the prompts of `rows`, let them join the batch and return the first token of each."""
-        known = [self.prefixes.find(r.adapter, r.prompt_ids) if self.prefixes else (None, 0) for r in rows]
+        for row in rows:
+            row.fed = self.bank.own.prompt(row.adapter, row.prompt_ids)
+        known = [self.prefixes.find(r.adapter, r.fed) if self.prefixes else (None, 0) for r in rows]
         groups = [[i for i, (_, length) in enumerate(known) if bool(length) is begun] for begun in (False, True)]
         first: dict[int, int] = {}
         for group in filter(None, groups):
@@ -195,15 +198,15 @@ class Batch:
         """Read the prompts but for what is `known` of them; rows are padded on the left, never in their middle."""
         device = self.model.device
         # Every row reads as many tokens as the one with the most to read, so that all begin at the same place.
-        length = max(len(row.prompt_ids) - usable for row, (_, usable) in zip(rows, known, strict=True))
-        begun = [max(0, len(row.prompt_ids) - length) for row in rows]
+        length = max(len(row.fed) - usable for row, (_, usable) in zip(rows, known, strict=True))
+        begun = [max(0, len(row.fed) - length) for row in rows]
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         mask = torch.zeros(len(rows), max(begun) + length, dtype=torch.long)
         for i, (row, start) in enumerate(zip(rows, begun, strict=True)):
-            rest = row.prompt_ids[start:]
+            rest = row.fed[start:]
             ids[i, length - len(rest) :] = torch.tensor(rest)
-            mask[i, mask.shape[1] - len(row.prompt_ids) :] = 1
-            row.fed, row.reused = list(row.prompt_ids), start
+            mask[i, mask.shape[1] - len(row.fed) :] = 1
+            row.reused = start
         cache = Cache(layer_class_to_replicate=RoomyLayer)
         if max(begun):
             self._begin(cache, [prefix for prefix, _ in known], begun)
@@ -245,9 +248,10 @@ class Batch:
         """Feed every row its newest token and return the next one of each."""
         self.bank.use([row.adapter for row in self.rows])
         for row, token in zip(self.rows, self.tokens.tolist(), strict=True):
-            row.fed.append(token)
+            row.fed.append(self.bank.own.token(row.adapter, token))
+        newest = torch.tensor([row.fed[-1:] for row in self.rows], device=self.mask.device)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
-        self.tokens = self._forward(self.tokens[:, None].to(self.mask.device), self.mask, self.cache, self.rows)
+        self.tokens = self._forward(newest, self.mask, self.cache, self.rows)
         return self.tokens.tolist()
 
     @torch.inference_mode()
@@ -290,7 +294,8 @@ class Batch:
             logits_to_keep=1,
         ).logits[:, -1]
         logits = logits.cpu()
-        return torch.tensor([row.choose(row_logits) for row, row_logits in zip(rows, logits, strict=True)])
+        width = self.bank.own.width
+        return torch.tensor([row.choose(own[: width(row.adapter)]) for row, own in zip(rows, logits, strict=True)])
 
     def _merge(self, cache: Cache, mask: torch.Tensor, tokens: torch.Tensor) -> None:
         if self.cache is None:
@@ -304,6 +309,22 @@ class Batch:
                 torch.cat([_pad_left(old.keys, length, 2), _pad_left(new.keys, length, 2)]),
                 torch.cat([_pad_left(old.values, length, 2), _pad_left(new.values, length, 2)]),
             )
+
+
+@torch.inference_mode()
+def row_loss(bank: AdapterBank, adapter: str | None, ids: Sequence[int], labels: Sequence[int]) -> float:
+    """Mean cross-entropy of one row over its labels (negative: none), as in training; the batch may go on after it."""
+    bank.use([adapter])
+    fed = bank.own.prompt(adapter, list(ids))
+    places = [i for i, label in enumerate(labels) if i and label >= 0]
+    before = len(fed) - len(ids) - 1
+    logits = bank.model(
+        input_ids=torch.tensor([fed], device=bank.model.device),
+        use_cache=False,
+        logits_to_keep=torch.tensor([before + place for place in places], device=bank.model.device),
+    ).logits[0, :, : bank.own.width(adapter)]
+    wanted = torch.tensor([labels[place] for place in places], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits.float(), wanted).item()
 
 
 def _pad_left(tensor: torch.Tensor, length: int, dim: int) -> torch.Tensor:

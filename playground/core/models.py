@@ -36,11 +36,11 @@ class Loaded:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """A LoRA adapter's folder as read from disk, without its weights in memory.
+    """What a run has made as read from disk, without its weights in memory: LoRA, a soft prompt, or a model of its own.
 
     `template` is None where the folder does not say which template it was trained with. `config` is PEFT's
-    `adapter_config.json`; `details` is our `playground.json` (mask rule, data hash, the run's config), or {}.
-    `shapes` has one (out, in) pair per adapted layer of the base model.
+    `adapter_config.json` ({} for a model); `details` is our `playground.json` (mask rule, data hash, the run's config),
+    or {}. `shapes` has one (out, in) pair per adapted layer of the base model; `rank` is 0 where there are none.
     """
 
     name: str
@@ -51,6 +51,17 @@ class AdapterInfo:
     config: dict
     details: dict
     shapes: dict[str, tuple[int, int]]
+    soft: tuple[int, int] = (0, 0)  # tokens and width of a soft prompt
+
+    @property
+    def whole(self) -> bool:
+        """All weights were trained: `folder` is a model's."""
+        return not self.config
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder of a tokenizer of its own; None where it is the base model's."""
+        return self.folder if (self.folder / "tokenizer.json").exists() else None
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------
@@ -213,7 +224,7 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto", load_in_4bit: 
     """Load a model folder for inference or training. No network, no code from the folder, safetensors only.
 
     Auto means CUDA in bf16, else Apple MPS in fp32, else CPU in bf16. 4-bit is NF4 with double quantisation and
-    needs CUDA.
+    needs CUDA. Threads must take turns (`services.loading`).
     """
     if dtype not in DTYPES:
         raise PlaygroundError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -269,33 +280,57 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto", load_in_4bit: 
 
 
 def read_adapter(folder: Path) -> AdapterInfo:
-    """Read a PEFT LoRA adapter's folder (`adapter_config.json`, `adapter_model.safetensors`, `playground.json`).
+    """Read a PEFT adapter's folder (`adapter_config.json`, `adapter_model.safetensors`, `playground.json`).
 
-    Raises PlaygroundError where it is incomplete, is not LoRA, or contradicts itself.
+    Raises PlaygroundError where it is incomplete, neither LoRA nor a soft prompt, or contradicts itself.
     """
-    from playground.core.templates import Template
-
     folder = Path(folder)
     config = _read_json(folder / "adapter_config.json")
     details = _read_json(folder / "playground.json") if (folder / "playground.json").exists() else {}
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise PlaygroundError(f"the adapter in {folder} is of type {kind}; LORA adapters can be used here")
-    if not (folder / "adapter_model.safetensors").exists():
+    kind, weights = config.get("peft_type"), folder / "adapter_model.safetensors"
+    if kind not in ("LORA", "PROMPT_TUNING"):
+        raise PlaygroundError(
+            f"the adapter in {folder} is of type {kind}; LORA and PROMPT_TUNING adapters can be used here"
+        )
+    if not weights.exists():
         raise PlaygroundError(f"{folder} has no adapter_model.safetensors (weights are loaded from safetensors only)")
-    text, template = details.get("template_text"), None
-    if text is not None:
-        template = Template(details.get("template_name") or "adapter", text, source="adapter")
-        if details.get("template_hash", template.hash) != hashlib.sha256(text.encode()).hexdigest():
-            raise PlaygroundError(f"playground.json in {folder}: the template's text does not match its hash")
-    ranks, shapes = _lora_layers(folder / "adapter_model.safetensors")
-    rank = max(ranks.values())
-    if rank != config.get("r") and not config.get("rank_pattern"):
-        said = config.get("r")
-        raise PlaygroundError(f"the adapter in {folder} has rank {rank}, but its adapter_config.json says {said}")
+    template, rank, shapes, soft = _trained_with(folder, details), 0, {}, (0, 0)
+    if kind == "LORA":
+        ranks, shapes = _lora_layers(weights)
+        rank = max(ranks.values())
+        if rank != config.get("r") and not config.get("rank_pattern"):
+            said = config.get("r")
+            raise PlaygroundError(f"the adapter in {folder} has rank {rank}, but its adapter_config.json says {said}")
+    else:
+        soft = _soft_prompt(weights)
     base = details.get("base_model") or config.get("base_model_name_or_path") or ""
-    name = folder.parent.name if folder.name == "adapter" else folder.name  # a run keeps its adapter in adapter/
-    return AdapterInfo(name, folder, base, rank, template, config, details, shapes)
+    return AdapterInfo(_run_name(folder), folder, base, rank, template, config, details, shapes, soft)
+
+
+def read_whole(folder: Path) -> AdapterInfo:
+    """Read what a full fine-tune has made: a model's folder with our `playground.json`, read without its weights."""
+    folder = Path(folder)
+    details = _read_json(folder / "playground.json")
+    base, template = details.get("base_model") or "", _trained_with(folder, details)
+    return AdapterInfo(_run_name(folder), folder, base, 0, template, {}, details, {})
+
+
+def _run_name(folder: Path) -> str:
+    """A run keeps what it made in adapter/ or model/."""
+    return folder.parent.name if folder.name in ("adapter", "model") else folder.name
+
+
+def _trained_with(folder: Path, details: dict):
+    """The template in playground.json; None where it holds none."""
+    from playground.core.templates import Template
+
+    text = details.get("template_text")
+    if text is None:
+        return None
+    template = Template(details.get("template_name") or "adapter", text, source="adapter")
+    if details.get("template_hash", template.hash) != hashlib.sha256(text.encode()).hexdigest():
+        raise PlaygroundError(f"playground.json in {folder}: the template's text does not match its hash")
+    return template
 
 
 def check_adapter(info: AdapterInfo, base_model: str, base_folder: Path) -> None:
@@ -309,6 +344,15 @@ def check_adapter(info: AdapterInfo, base_model: str, base_folder: Path) -> None
             f"adapter {info.name!r} was trained on {info.base_model}, it does not fit {base_model}; "
             f"choose {info.base_model} or another adapter"
         )
+    if info.soft[1]:
+        width = _read_json(Path(base_folder) / "config.json").get("hidden_size")
+        if width not in (info.soft[1], None):
+            raise PlaygroundError(
+                f"adapter {info.name!r} (for {info.base_model or 'an unnamed base'}) does not fit {base_model}: its "
+                f"soft prompt is {info.soft[1]} wide, the model's embeddings are {width}"
+            )
+    if not info.shapes:
+        return
     sizes = {}
     for path in _weight_files(Path(base_folder)):
         sizes |= {name: entry["shape"] for name, entry in read_safetensors_header(path).items()}
@@ -324,6 +368,13 @@ def check_adapter(info: AdapterInfo, base_model: str, base_folder: Path) -> None
 
 def _plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", str(name).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1].lower())
+
+
+def _soft_prompt(path: Path) -> tuple[int, int]:
+    entry = read_safetensors_header(path).get("prompt_embeddings")
+    if entry is None or len(entry["shape"]) != 2:
+        raise PlaygroundError(f"{path} holds no soft prompt")
+    return tuple(entry["shape"])
 
 
 def _lora_layers(path: Path) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:

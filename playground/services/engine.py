@@ -1,7 +1,8 @@
 """The running models: one decoding thread per base model, shared by every lane and visitor.
 
 A lane is a model, an adapter (or none), a template and sampling settings. Lanes that share a base share one copy
-of its weights and are decoded in one batch, which requests join and leave at any step; other bases run beside it.
+of its weights and are decoded in one batch, which requests join and leave at any step; other bases run beside it, and
+so does what a full fine-tune has made, which is named like an adapter and has weights of its own.
 
     engine = Engine(sources, paths)
     lanes = [Lane("smollm2-135m-instruct"), Lane("smollm2-135m-instruct", adapter="tool-calling")]
@@ -15,7 +16,9 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,15 +28,17 @@ from playground.config import Paths, check
 from playground.core.constrained import Guide, Vocabulary
 from playground.core.cores import Cores
 from playground.core.messages import Conversation, check_messages
-from playground.core.models import AdapterInfo, check_adapter, read_adapter
+from playground.core.models import AdapterInfo, check_adapter, read_adapter, read_whole
 from playground.core.templates import Rendered, Template, render, stop_strings
 from playground.core.tokenizer import Tokenizer
 from playground.core.tool_formats import for_template
 from playground.errors import PlaygroundError
+from playground.services import loading
 from playground.services.fair import FairQueue
 from playground.services.remote import FORMAT, RemoteReply, Remotes
 from playground.services.replies import WORDS_FOR_REASON, Chunk, Lane, Reply
 from playground.services.runs import adapters as adapter_folders
+from playground.services.runs import alone, whole_models
 from playground.services.sources import Sources
 from playground.services.templates import Templates
 
@@ -45,6 +50,7 @@ MAX_WAITING = 64  # requests that may wait for a place on one model
 MAX_WAITING_EACH = 16  # of one visitor
 STEP_COST = 8  # a step takes as long as so many rows, whatever their number: the weights are read once
 BUDGET_SHARE = 0.6  # of the memory, for weights
+GRACE = 30.0  # seconds that replies get to end when their model makes way for a run
 MAX_PROMPT_CHARACTERS = 50_000
 
 
@@ -74,20 +80,57 @@ class Engine:
         self.remotes = remotes or Remotes()
         self.budget = budget or int(BUDGET_SHARE * psutil.virtual_memory().total)
         self._decoders: dict[str, Decoder] = {}
-        self._tokenizers: dict[Path, Tokenizer] = {}
-        self._vocabularies: dict[Path, Vocabulary] = {}
-        self._stops: dict[tuple[str, str], list[str]] = {}
+        self._tokenizers: dict[tuple[Path, int], Tokenizer] = {}
+        self._vocabularies: dict[Tokenizer, Vocabulary] = {}
+        self._stops: dict[tuple[str, Tokenizer], list[str]] = {}
         self._lock = threading.Lock()
 
     def warm(self, model: str) -> None:
-        """Start loading `model` in the background. Raises PlaygroundError when it is not on this machine."""
-        self._decoder(self.sources.entry(model).name)
+        """Start loading `model` in the background; while a run has the memory, the first question after it does that.
 
-    def state(self, model: str) -> str:
-        """ "cold", "loading", "ready" or "failed: …"."""
+        Raises PlaygroundError when the model is not on this machine.
+        """
+        if not self.resting():
+            self._decoder(self.sources.entry(model).name)
+
+    def resting(self) -> str:
+        """Why no model can be loaded now, in a sentence; "" where one can."""
+        run = alone(self.paths)
+        if run is None:
+            return ""
+        return (
+            f"The chat's models have made way for the run {run.name}, which needs their memory; they load again at the "
+            "first question after it has ended."
+        )
+
+    def make_way(self, run: str, grace: float = GRACE) -> threading.Thread:
+        """Let go of every model, for a run of that name: of those that nobody uses at once, of the others when their
+        replies are done, or after `grace` seconds. What is cut off then says so. Returns the thread that sees to it.
+        """
+        cut = f"stopped, because the model made way for the run {run}; ask again when the run has ended"
+        with self._lock:
+            asked = list(self._decoders.values())
+
+        def see_to_it() -> None:
+            deadline = time.monotonic() + grace
+            while busy := [decoder for decoder in asked if decoder.is_alive() and not decoder.retire()]:
+                if time.monotonic() >= deadline:
+                    for decoder in busy:
+                        decoder.close(cut)
+                    break
+                time.sleep(0.2)
+            with self._lock:
+                self._decoders = {name: one for name, one in self._decoders.items() if one not in asked}
+
+        thread = threading.Thread(target=see_to_it, name=f"making way for {run}", daemon=True)
+        thread.start()
+        return thread
+
+    def state(self, model: str, adapter: str | None = None) -> str:
+        """ "cold", "loading", "ready" or "failed: …" of the weights that this model with this adapter needs."""
         if self.remotes.find(model) is not None:
             return "ready"
-        decoder = self._decoders.get(self.sources.entry(model).name)
+        decoder = self._decoders.get(_whole(adapter)) or self._decoders.get(self.sources.entry(model).name)
         return decoder.state if decoder else "cold"
 
     def models(self) -> list[str]:
@@ -95,13 +138,14 @@ class Engine:
         return list(self._decoders)
 
     def adapters(self) -> list[AdapterInfo]:
-        """Every adapter on this machine, shipped ones first."""
+        """Every adapter on this machine, shipped ones first, then what full fine-tunes have made."""
         found = []
-        for folder in adapter_folders(self.paths):
-            try:
-                found.append(read_adapter(folder))
-            except PlaygroundError as error:
-                log.warning("adapter left out: %s", error)
+        for read, folders in ((read_adapter, adapter_folders), (read_whole, whole_models)):
+            for folder in folders(self.paths):
+                try:
+                    found.append(read(folder))
+                except PlaygroundError as error:
+                    log.warning("adapter left out: %s", error)
         return found
 
     def adapter(self, name: str) -> AdapterInfo:
@@ -122,12 +166,13 @@ class Engine:
             )
         return folder
 
-    def tokenizer(self, model: str) -> Tokenizer:
-        """The model's tokenizer; needs its files, not its weights in memory."""
-        folder = self.folder(model)
-        if folder not in self._tokenizers:
-            self._tokenizers[folder] = Tokenizer.load(folder)
-        return self._tokenizers[folder]
+    def tokenizer(self, model: str, adapter: str | None = None) -> Tokenizer:
+        """The tokenizer of the model, or of an adapter that has its own; needs its files, not its weights in memory."""
+        folder = (self.adapter(adapter).tokenizer if adapter else None) or self.folder(model)
+        key = folder, (folder / "tokenizer.json").stat().st_mtime_ns  # a run that is resumed writes it again
+        if key not in self._tokenizers:
+            self._tokenizers[key] = Tokenizer.load(folder)
+        return self._tokenizers[key]
 
     def template(self, lane: Lane) -> Template:
         """The template that `lane` renders with."""
@@ -135,7 +180,7 @@ class Engine:
             trained_with = self.adapter(lane.adapter).template
             if trained_with is not None:
                 return trained_with
-        tokenizer = self.tokenizer(lane.model)
+        tokenizer = self.tokenizer(lane.model, lane.adapter)
         if not lane.template:
             return self.templates.load("model" if tokenizer.chat_template else "plain", tokenizer)
         return self.templates.load(lane.template, tokenizer)
@@ -151,20 +196,23 @@ class Engine:
             raise PlaygroundError(
                 f"the conversation has {length:,} characters; at most {MAX_PROMPT_CHARACTERS:,} can be sent"
             )
-        folder = self.folder(lane.model)
+        folder, before = self.folder(lane.model), 0
         if lane.adapter:
-            check_adapter(self.adapter(lane.adapter), lane.model, folder)
-        tokenizer = self.tokenizer(lane.model)
+            check_adapter(info := self.adapter(lane.adapter), lane.model, folder)
+            before = info.soft[0]
+        tokenizer = self.tokenizer(lane.model, lane.adapter)
         rendered = render(
             self.template(lane), conversation, tokenizer, add_generation_prompt=True, sanitize=lane.sanitize
         )
         context = context_length(folder)
         if not rendered.ids:
             raise PlaygroundError(f"the prompt of {lane.name} is empty; write something first")
-        if len(rendered.ids) + lane.sampling.max_new_tokens > context:
+        if before + len(rendered.ids) + lane.sampling.max_new_tokens > context:
+            soft = f" after a soft prompt of {before:,}" if before else ""
             raise PlaygroundError(
-                f"the prompt has {len(rendered.ids):,} tokens and the reply may take {lane.sampling.max_new_tokens:,}; "
-                f"{lane.name} reads {context:,} at most: shorten the conversation, clear it, or ask for a shorter reply"
+                f"the prompt has {len(rendered.ids):,} tokens{soft} and the reply may take "
+                f"{lane.sampling.max_new_tokens:,}; {lane.name} reads {context:,} at most: shorten the "
+                "conversation, clear it, or ask for a shorter reply"
             )
         return rendered
 
@@ -172,7 +220,7 @@ class Engine:
         """How `lane` writes tool calls (a module of `core.tool_formats`), or None where its template has none."""
         if self.remotes.find(lane.model) is not None:
             return FORMAT
-        return for_template(self.template(lane), self.tokenizer(lane.model))
+        return for_template(self.template(lane), self.tokenizer(lane.model, lane.adapter))
 
     def reply(self, lane: Lane, conversation: Conversation, stop: Sequence[str] = (), visitor: str = "") -> Reply:
         """Start one reply; see `replies`."""
@@ -188,7 +236,7 @@ class Engine:
         Raises PlaygroundError, before anything runs, for a lane that cannot work: unknown model or adapter, a
         template that fails, a prompt past the context, a constraint without a grammar, or too many requests waiting.
         """
-        by_model: dict[str, list[Reply]] = {}
+        by_weights: dict[tuple[str, Path], list[Reply]] = {}
         elsewhere, replies = [], []
         for lane, conversation in asked:
             if (endpoint := self.remotes.find(lane.model)) is not None:
@@ -199,41 +247,70 @@ class Engine:
                 continue
             prompt, stops = self.prompt(lane, conversation), [*stop, *self._stop_strings(lane)]
             reply = Reply(lane, prompt, stops, self._guide(lane, conversation, stops))
-            by_model.setdefault(self.sources.entry(lane.model).name, []).append(reply)
+            weights = self._weights(lane)
+            reply.weights = weights[0]
+            by_weights.setdefault(weights, []).append(reply)
             replies.append(reply)
-        for model, together in by_model.items():
-            self._decoder(model).submit(together, visitor)
+        if by_weights and (sentence := self.resting()):
+            raise PlaygroundError(sentence)
+        for weights, together in by_weights.items():
+            self._decoder(*weights).submit(together, visitor)
         for reply in elsewhere:
             reply.start()
         return replies
 
+    def continued(self, lane: Lane, ids: list[int], stops: Sequence[str], visitor: str = "") -> Reply:
+        """Start one reply to a prompt of token ids, such as a row's own; else as `replies`."""
+        tokenizer = self.tokenizer(lane.model, lane.adapter)
+        reply = Reply(lane, Rendered(tokenizer.decode(ids), [], "none", ids), stops)
+        weights = self._weights(lane)
+        reply.weights = weights[0]
+        self._awake(weights).submit([reply], visitor)
+        return reply
+
+    def row_loss(self, lane: Lane, ids: Sequence[int], labels: Sequence[int]) -> float:
+        """Mean loss of a row over its labels with the lane's weights; waits for its turn between others' tokens."""
+        return self._awake(self._weights(lane)).ask(lane.adapter, ids, labels).result()
+
+    def _awake(self, weights: tuple[str, Path]) -> "Decoder":
+        if sentence := self.resting():
+            raise PlaygroundError(sentence)
+        return self._decoder(*weights)
+
     def ahead(self, reply: Reply) -> int:
         """How many requests are served before `reply` gets a place; 0 once it has one."""
-        decoder = self._decoders.get(self.sources.entry(reply.lane.model).name) if reply.prompt.ids else None
+        decoder = self._decoders.get(reply.weights) if reply.prompt.ids else None
         return decoder.ahead(reply) if decoder else 0
+
+    def _weights(self, lane: Lane) -> tuple[str, Path]:
+        """Name and folder of the weights that `lane` is decoded with: its model's, or those of a full fine-tune."""
+        if lane.adapter and (info := self.adapter(lane.adapter)).whole:
+            return _whole(lane.adapter), info.folder
+        return self.sources.entry(lane.model).name, self.folder(lane.model)
 
     def _guide(self, lane: Lane, conversation: Conversation, stops: Sequence[str]) -> Guide | None:
         """What holds the reply to the lane's constraint; None without one."""
         if lane.constraint is None:
             return None
-        folder, tokenizer = self.folder(lane.model), self.tokenizer(lane.model)
-        if folder not in self._vocabularies:
-            self._vocabularies[folder] = Vocabulary(tokenizer)
+        tokenizer = self.tokenizer(lane.model, lane.adapter)
+        if tokenizer not in self._vocabularies:
+            self._vocabularies[tokenizer] = Vocabulary(tokenizer)
         ends = {tokenizer.backend.token_to_id(stop) for stop in stops} - {None}
-        return self._vocabularies[folder].guide(lane.constraint, conversation.tools, ends)
+        return self._vocabularies[tokenizer].guide(lane.constraint, conversation.tools, ends)
 
     def _stop_strings(self, lane: Lane) -> list[str]:
         """Where the lane's template ends a turn; found by rendering, so looked up once per template and model."""
-        template = self.template(lane)
-        key = (template.hash, lane.model)
+        template, tokenizer = self.template(lane), self.tokenizer(lane.model, lane.adapter)
+        key = (template.hash, tokenizer)
         if key not in self._stops:
-            self._stops[key] = stop_strings(template, self.tokenizer(lane.model))
+            self._stops[key] = stop_strings(template, tokenizer)
         return self._stops[key]
 
     def unload(self, model: str) -> None:
-        """End the model's replies and give its memory back."""
+        """End the replies of a model, by its name or as `models` lists it, and give its memory back."""
         with self._lock:
-            decoder = self._decoders.pop(self.sources.entry(model).name, None)
+            name = model if model in self._decoders else self.sources.entry(model).name
+            decoder = self._decoders.pop(name, None)
         if decoder:
             decoder.close()
 
@@ -242,13 +319,19 @@ class Engine:
         for model in self.models():
             self.unload(model)
 
-    def _decoder(self, model: str) -> "Decoder":
-        folder = self.folder(model)
+    def _decoder(self, name: str, folder: Path | None = None) -> "Decoder":
+        folder = folder or self.folder(name)
         with self._lock:
-            decoder = self._decoders.get(model)
+            decoder = self._decoders.get(name)
+            if decoder and not decoder.failure and (decoder.folder, decoder.written) != (folder, weights_time(folder)):
+                # a run that was resumed, or another one of that name
+                if not decoder.retire():
+                    raise PlaygroundError(f"{name} is answering with its older weights; ask again when it is done")
+                del self._decoders[name]
+                decoder = None
             if decoder is None or decoder.failure:
-                self._make_room(model, folder)
-                decoder = self._decoders[model] = Decoder(self, model, folder)
+                self._make_room(name, folder)
+                decoder = self._decoders[name] = Decoder(self, name, folder)
                 decoder.start()
             return decoder
 
@@ -286,9 +369,12 @@ class Decoder(threading.Thread):
         self.state = "loading"
         self.failure: str | None = None
         self.waiting = FairQueue()
+        self.losses: deque[tuple[Future, str | None, Sequence[int], Sequence[int]]] = deque()
         self.closing = False
+        self.last_words: str | None = None  # to those who are cut off
         self.wake = threading.Condition()
         self.size = weights_size(folder)  # bytes
+        self.written = weights_time(folder)
         self.used = time.monotonic()
         self.batch = None
 
@@ -314,13 +400,24 @@ class Decoder(threading.Thread):
                 self.waiting.push(visitor, reply)
             self.wake.notify()
 
+    def ask(self, adapter: str | None, ids: Sequence[int], labels: Sequence[int]) -> Future:
+        """The mean loss of a row, once it has been its turn."""
+        answer: Future = Future()
+        with self.wake:
+            self.used = time.monotonic()
+            if self.failure or self.closing:
+                raise PlaygroundError(self.failure or f"{self.model_name} is being unloaded; ask again in a moment")
+            self.losses.append((answer, adapter, ids, labels))
+            self.wake.notify()
+        return answer
+
     def ahead(self, reply: Reply) -> int:
         with self.wake:
             return next((place for place, other in enumerate(self.waiting) if other is reply), 0)
 
-    def close(self) -> None:
+    def close(self, sentence: str | None = None) -> None:
         with self.wake:
-            self.closing = True
+            self.closing, self.last_words = True, sentence
             self.wake.notify()
         if self.is_alive():
             self.join()
@@ -330,7 +427,12 @@ class Decoder(threading.Thread):
         with self.wake:
             # a row stays in the batch for a moment after its reply is done
             rows = [] if self.batch is None else self.batch.rows
-            if self.state == "loading" or len(self.waiting) or not all(row.tag.reply.done for row in rows):
+            if (
+                self.state == "loading"
+                or len(self.waiting)
+                or self.losses
+                or not all(row.tag.reply.done for row in rows)
+            ):
                 return False
             self.closing = True
         self.close()
@@ -350,12 +452,13 @@ class Decoder(threading.Thread):
         unit = self._cores().unit
         while True:
             with self.wake:
-                self.wake.wait_for(lambda: self.closing or len(self.waiting) or self.batch.rows)
+                self.wake.wait_for(lambda: self.closing or len(self.waiting) or self.losses or self.batch.rows)
                 if self.closing:
                     break
                 self.used = time.monotonic()
                 self._drop_cancelled()
                 joining = [self.waiting.pop() for _ in range(min(len(self.waiting), MAX_ROWS - len(self.batch.rows)))]
+            self._work_out_a_loss()
             try:
                 if joining:
                     self._admit(joining)
@@ -373,11 +476,28 @@ class Decoder(threading.Thread):
                     if not reply.done:
                         reply.finish("error", f"decoding failed: {error}")
                 self.batch = self._new_batch()
-        for row in self.batch.rows:
-            row.tag.reply.finish("cancelled")
-        for reply in self.waiting:
-            reply.finish("cancelled")
+        for reply in [*(row.tag.reply for row in self.batch.rows), *self.waiting]:
+            if not reply.done:
+                reply.finish("error" if self.last_words else "cancelled", self.last_words)
+        self._refuse_losses(f"{self.model_name} was unloaded")
         self.batch = self.bank = self.loaded = self.prefixes = None
+
+    def _work_out_a_loss(self) -> None:
+        from playground.core.generation import row_loss
+
+        if not self.losses:
+            return
+        answer, adapter, ids, labels = self.losses.popleft()
+        try:
+            answer.set_result(row_loss(self.bank, self._adapter(adapter), ids, labels))
+        except Exception as error:
+            # it is for whoever asked; the others go on
+            log.exception("a row's loss on %s failed", self.model_name)
+            answer.set_exception(error)
+
+    def _refuse_losses(self, sentence: str) -> None:
+        while self.losses:
+            self.losses.popleft()[0].set_exception(PlaygroundError(sentence))
 
     @staticmethod
     def _cores() -> Cores:
@@ -391,7 +511,8 @@ class Decoder(threading.Thread):
         from playground.core.generation import check_decodable
         from playground.core.prefixes import Prefixes
 
-        self.loaded = models.load(self.folder, self.engine.dtype, "auto", self.engine.load_in_4bit)
+        with loading.TURN:
+            self.loaded = models.load(self.folder, self.engine.dtype, "auto", self.engine.load_in_4bit)
         check_decodable(self.loaded.model)
         self.bank = AdapterBank(self.loaded.model, self.engine.fast_cpu and self.loaded.device.type == "cpu")
         self.prefixes = Prefixes()
@@ -414,6 +535,7 @@ class Decoder(threading.Thread):
             for reply in self.waiting:
                 reply.finish("error", sentence)
             self.waiting.clear()
+            self._refuse_losses(sentence)
 
     def _admit(self, replies: list[Reply]) -> None:
         from playground.core.generation import Row, Sampler
@@ -422,10 +544,11 @@ class Decoder(threading.Thread):
         for reply in replies:
             try:
                 adapter = self._adapter(reply.lane.adapter)
+                tokenizer = self.engine.tokenizer(reply.lane.model, reply.lane.adapter)
             except PlaygroundError as error:
                 reply.finish("error", str(error))
                 continue
-            stream = Stream(reply, self.loaded.tokenizer, self.end_ids)
+            stream = Stream(reply, tokenizer, self.end_ids)
             sampler = Sampler(reply.lane.sampling, reply.prompt.ids)
             if reply.guide is not None:
                 reply.guide.ends.update(self.end_ids)
@@ -438,12 +561,16 @@ class Decoder(threading.Thread):
 
     def _adapter(self, name: str | None) -> str | None:
         """The adapter's key in the bank, loaded if need be; a folder written again is loaded again."""
-        if name is None:
+        if name is None or self.model_name == _whole(name):
             return None
         info = self.engine.adapter(name)
         key = f"{name}@{(info.folder / 'adapter_model.safetensors').stat().st_mtime_ns}"
         if key not in self.bank.adapters:
             self.bank.load(key, info.folder)
+            used = {row.adapter for row in self.batch.rows}
+            for old in [old for old in self.bank.adapters if old.rpartition("@")[0] == name]:
+                if old != key and old not in used:
+                    self.bank.drop(old)
         return key
 
     def _deliver(self, streams: list["Stream"], tokens: list[int | None]) -> None:
@@ -493,6 +620,16 @@ class Stream:
             reply.finish("length")
             return False
         return True
+
+
+def _whole(adapter: str | None) -> str:
+    """The name of a full fine-tune's weights in the engine; no model and no adapter has a name like it."""
+    return f"{adapter} (all weights)"
+
+
+def weights_time(folder: Path) -> int:
+    """When a model folder's weights were written."""
+    return max((file.stat().st_mtime_ns for file in folder.glob("*.safetensors")), default=0)
 
 
 def weights_size(folder: Path) -> int:

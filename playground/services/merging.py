@@ -12,6 +12,7 @@ from playground.core.past import past, past_of
 from playground.core.templates import Template, render
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
+from playground.services import loading
 from playground.services.runs import Run
 
 PARITY_TOKENS = 16
@@ -36,7 +37,8 @@ def merge(
         tokenizer = Tokenizer.load(out)
         write_template(out, template)
         return "All its weights were trained, so there was nothing to merge."
-    loaded = models.load(base, dtype=dtype, device="cpu")
+    with loading.TURN:
+        loaded = models.load(base, dtype=dtype, device="cpu")
     tokens = run.adapter if (run.adapter / "tokenizer.json").exists() else base
     tokenizer = Tokenizer.load(tokens)
     model = _with_adapter(loaded.model, run.adapter, tokenizer)
@@ -60,7 +62,9 @@ def merge(
     del model, loaded
     gc.collect()
     yield "reading it again, and asking the merged model"
-    after = greedy(models.load(out, dtype=dtype, device="cpu").model, prompt)
+    with loading.TURN:
+        again = models.load(out, dtype=dtype, device="cpu")
+    after = greedy(again.model, prompt)
     return compared(before, after)
 
 

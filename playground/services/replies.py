@@ -67,6 +67,7 @@ class Reply:
     def __init__(self, lane: Lane, prompt: Rendered, stops: Sequence[str] = (), guide: Guide | None = None):
         self.lane = lane
         self.prompt = prompt
+        self.weights = ""  # the name of the weights that it is decoded with, in the engine's list
         self.stops = tuple(stops)
         self.guide = guide
         self.text = ""

@@ -3,8 +3,9 @@
 config.json     everything needed to repeat the run
 events.jsonl    append-only, one JSON object a line: state, plan, step, eval, sample, checkpoint, truth, scores
 log.txt         what the trainer printed
-page.json       what visitors wrote: a note, and the names it had before it was renamed
+page.json       what visitors wrote: a note, the names it had before it was renamed, and whether chat models make way
 run-card.md     what was trained, how, how it went and how to repeat it
+by-heart.json   rows that were trained on and rows held out, asked after the run (see services.by_heart)
 process.json    pid and start time of the trainer
 stop            "keep" or "discard": the request to stop
 checkpoints/    adapter, optimizer, schedule, random state, step: what a resume continues from
@@ -138,6 +139,11 @@ class Run:
         folder = self.folder / "adapter"
         whole = (folder / "adapter_model.safetensors").exists() and (folder / "adapter_config.json").exists()
         return folder if whole and self.state in ("finished", "stopped") else None
+
+    @property
+    def trained_whole(self) -> bool:
+        """It is a full fine-tune that has ended well: its weights are in model/."""
+        return (self.folder / "model" / "playground.json").exists() and self.state in ("finished", "stopped")
 
     @property
     def resumable(self) -> bool:
@@ -275,6 +281,11 @@ def adapters(paths: Paths) -> list[Path]:
     return shipped + [run.adapter for run in list_runs(paths) if run.adapter]
 
 
+def whole_models(paths: Paths) -> list[Path]:
+    """Model folders of full fine-tunes that have ended well, newest first."""
+    return [run.folder / "model" for run in list_runs(paths) if run.trained_whole]
+
+
 def ahead(run: Run, paths: Paths) -> int:
     """How many live runs were queued before this one: 0 means it is its turn (or it is running)."""
     mine = (_queued_at(run), run.name)
@@ -330,6 +341,17 @@ def write_note(run: Run, text: str) -> None:
     page = _json(run.folder / "page.json")
     write_json(run.folder / "page.json", {**page, "note": text.strip()})
     write_card(run)
+
+
+def take_chat_memory(run: Run) -> None:
+    """Note that the models of the chat make way for this run; it is so whenever the run lives, also after a restart."""
+    write_json(run.folder / "page.json", {**_json(run.folder / "page.json"), "alone": True})
+
+
+def alone(paths: Paths) -> Run | None:
+    """The live run that the models of the chat make way for; of several the oldest, whose turn it is."""
+    marked = [run for run in list_runs(paths) if _json(run.folder / "page.json").get("alone")]
+    return next((run for run in reversed(marked) if run.status.live), None)
 
 
 def rename(run: Run, name: str) -> Run:

@@ -96,7 +96,7 @@ def entrant(engine, lane: Lane, format: str = AUTO, mode: str = FREE) -> Entrant
         engine.adapter(lane.adapter)
     if engine.remotes.find(lane.model) is not None:
         return Entrant(lane, FORMAT, Column(lane.label, lane.model, None, "elsewhere", FORMAT.NAME, "", FREE), False)
-    tokenizer = engine.tokenizer(lane.model)
+    tokenizer = engine.tokenizer(lane.model, lane.adapter)
     template = engine.template(lane)
     spoken = tool_formats.for_template(template, tokenizer)
     if spoken is None and format == AUTO and lane.template:

@@ -469,13 +469,13 @@ def _scores(model, ready: _Prepared, recipe, before, unit: Callable) -> dict:
 def _about(ready: _Prepared, config: TrainConfig, outcome, scores: dict | None) -> dict:
     """What playground.json says: enough to use the adapter as it was trained, and to train it again.
 
-    `served_per_row`: whether lanes can share the base with other adapters while they use this one.
+    `served_per_row`: whether lanes share the base with other adapters while they use this one.
     """
     from playground.core.models import revision
 
     return {
         "method": config.method,
-        "served_per_row": config.is_lora and config.method != "dora" and not config.added_tokens,
+        "served_per_row": config.method != "full",
         "new_tokens": list(config.added_tokens),
         "template_name": ready.template.name,
         "template_text": ready.template.text,

@@ -45,7 +45,7 @@ def build(services: Services, chat: gr.State, lanes: int) -> None:
             return EMPTY
         if services.engine.remotes.find(reply.lane.model) is not None:
             return ELSEWHERE
-        return tokens_html(services.engine.tokenizer(reply.lane.model), list(reply.choices))
+        return tokens_html(services.engine.tokenizer(reply.lane.model, reply.lane.adapter), list(reply.choices))
 
     gr.on([panel.expand, button.click, lane.input], show, [chat, lane], view, **QUIET)
 

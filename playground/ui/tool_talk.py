@@ -163,7 +163,7 @@ def tool_lane(services: Services, model: str, adapter: str, template: str, mode:
     if engine.remotes.find(model) is not None:
         return Lane(model, sampling=SAMPLING), FORMAT, "a lane elsewhere; its calls are read as its server tells them"
     lane = Lane(model, adapter or None, template, SAMPLING)
-    tokenizer = engine.tokenizer(model)
+    tokenizer = engine.tokenizer(model, lane.adapter)
     own = engine.template(lane)
     format = tool_formats.for_template(own, tokenizer)
     if format is not None:

@@ -8,9 +8,9 @@ from functools import partial
 import gradio as gr
 
 from playground.ui.common import Services
-from playground.ui.train import answers, card, compare, curves, exporting, fit, form, watch, words
+from playground.ui.train import answers, by_heart, card, compare, curves, exporting, fit, form, watch, words
 
-CSS = "".join(part.CSS for part in (form, fit, words, curves, answers, watch, card, compare, exporting))
+CSS = "".join(part.CSS for part in (form, fit, words, curves, answers, watch, card, by_heart, compare, exporting))
 
 
 def build(services: Services) -> None:
@@ -23,6 +23,8 @@ def build(services: Services) -> None:
             with panel.view.after:  # hidden while there is no run
                 with gr.Accordion("Run card, note and name", open=False) as opened:
                     about = card.build()
+                with gr.Accordion("By heart, or learned?", open=False) as asked:
+                    rows = by_heart.build()
                 with gr.Accordion("Export", open=False):
                     export = exporting.build()
                 with gr.Accordion("Compare runs", open=False) as beside:
@@ -31,6 +33,7 @@ def build(services: Services) -> None:
     form.wire(services, settings, lambda run: show(run.name), panel.view.all)
     watch.wire(services, panel)
     card.wire(services, about, panel.view, opened.expand, show)
+    by_heart.wire(services, rows, panel.view.runs, asked.expand)
     exporting.wire(services, export, panel.view.runs)
     compare.wire(services, comparison, [page.load, beside.expand])
 

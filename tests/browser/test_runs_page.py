@@ -11,7 +11,7 @@ from tests.browser.conftest import Visitor
 SETTINGS = {"Rows": 12, "Steps": 6, "Batch size": 2, "Eval every": 2, "Eval rows": 2, "Probe tokens": 5}
 SECTIONS = (
     *("All answers", "Learning rate and gradient norm", "Log"),
-    *("Run card, note and name", "Export", "Compare runs"),
+    *("Run card, note and name", "By heart, or learned?", "Export", "Compare runs"),
 )
 LINE = "svg.marks .mark-line path"
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -100,6 +100,20 @@ def test_a_run_has_a_card_and_a_note_and_is_exported(tuning, names):
         link.first.click()
     inside = zipfile.ZipFile(Path(coming.value.path())).namelist()
     assert {"adapter_model.safetensors", "adapter_config.json"} <= {Path(name).name for name in inside}
+
+
+def test_rows_it_trained_on_stand_beside_held_out_ones_and_stay(tuning, visit, names):
+    section(tuning, "By heart, or learned?").click()
+    tuning.field("Rows of each kind").fill("1")
+    tuning.page.get_by_role("button", name="Ask the rows").click()
+    tuning.page.locator(".by-heart [role=status]", has_text="mean loss").wait_for()
+    again = opened(visit(**PHONE))  # another page shows what the folder has
+    select(again, names[0])
+    section(again, "By heart, or learned?").click()
+    rows = again.page.locator(".by-heart article")
+    rows.nth(1).wait_for()
+    assert rows.count() == 2
+    assert "loss" in rows.last.locator("dd").last.inner_text()
 
 
 def test_two_runs_stand_beside_each_other(tuning, names):

@@ -170,19 +170,6 @@ def test_layers_that_read_the_same_input_are_joined_without_a_second_copy():
     torch.testing.assert_close(model(input_ids=torch.tensor([LONG])).logits, before, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "options, sentence",
-    [
-        ({"use_dora": True}, "lanes take plain LoRA adapters"),
-        ({"modules_to_save": ["lm_head"]}, "one with whole modules"),
-    ],
-)
-def test_adapters_of_another_kind_are_refused(tmp_path, bank, options, sentence):
-    folder = save_adapter(tmp_path / "odd", 3, **options)
-    with pytest.raises(PlaygroundError, match=sentence):
-        bank.load("odd", folder)
-
-
 def test_an_adapter_for_another_model_is_refused(folders):
     other = AdapterBank(tiny_model(hidden_size=64))
     with pytest.raises(

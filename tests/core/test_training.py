@@ -204,10 +204,10 @@ def test_a_piece_that_does_not_count_changes_nothing():
 
 
 def test_pieces_have_rows_of_like_length_and_are_not_cut_for_little():
-    rows = [row(*range(30, 30 + n)) for n in (3, 40, 4, 41)]
-    assert [[len(r.ids) for r in p.rows] for p in collate.parts(batch(rows), 1000)] == [[3, 4], [40, 41]]
-    near = [row(*range(30, 30 + n)) for n in (3, 5, 4, 6)]
-    assert len(collate.parts(batch(near), 1000)) == 1
+    rows = [row(*range(n, n + length)) for n, length in ((1, 5), (2, 40), (3, 4), (4, 41))]
+    assert [[len(r.ids) for r in p.rows] for p in collate.parts(batch(rows), 400)] == [[4, 5], [40, 41]]
+    near = [row(*range(n, n + length)) for n, length in ((1, 5), (2, 8), (3, 4), (4, 7))]
+    assert len(collate.parts(batch(near), 400)) == 1
 
 
 @pytest.mark.parametrize(
@@ -324,11 +324,11 @@ def test_rate_warms_up_and_ends_at_the_share_asked_for():
 
 
 def test_fit_learns_and_tells():
-    config = dataclasses.replace(CONFIG, steps=40, eval_every=20, learning_rate=0.05)
+    config = dataclasses.replace(CONFIG, steps=40, eval_every=20, learning_rate=0.02)
     model = learner(config)
     outcome, events = fit(model, config, probe=lambda: [{"prompt": "p", "text": f"training={model.training}"}])
     curve = losses(events)
-    assert curve[-1] < curve[0] - 0.3
+    assert sum(curve[-3:]) / 3 < curve[0] - 0.3
     assert (outcome.step, outcome.steps, outcome.stopped) == (40, 40, False)
     assert [(kind, v["step"]) for kind, v in events if kind in ("eval", "sample")] == [
         (kind, step) for step in (0, 20, 40) for kind in ("eval", "sample")

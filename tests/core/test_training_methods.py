@@ -53,7 +53,7 @@ def test_what_is_saved_is_the_trained_model_on_the_original_base(method, tmp_pat
     torch.testing.assert_close(reloaded(folder), logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["lora", "rslora", "pissa", "eva"])
+@pytest.mark.parametrize("method", [*LORA])
 def test_the_bank_serves_it_beside_the_bare_model(method, tmp_path):
     folder, logits, _ = trained(method, tmp_path)
     base = tiny()
@@ -65,12 +65,6 @@ def test_the_bank_serves_it_beside_the_bare_model(method, tmp_path):
         both = base(IDS.repeat(2, 1)).logits
     torch.testing.assert_close(both[0], logits[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(both[1], plain[0], rtol=1e-4, atol=1e-4)
-
-
-def test_the_bank_refuses_dora(tmp_path):
-    folder, _, _ = trained("dora", tmp_path)
-    with pytest.raises(PlaygroundError, match="is DoRA"):
-        AdapterBank(tiny()).load("mine", folder)
 
 
 @pytest.mark.parametrize("method", [*LORA, "prompt"])

@@ -48,7 +48,7 @@ class Engine:
         if name != "learned":
             raise PlaygroundError(f"there is no adapter called {name!r}")
 
-    def tokenizer(self, model):
+    def tokenizer(self, model, adapter=None):
         return None
 
     def template(self, lane):

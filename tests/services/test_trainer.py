@@ -283,7 +283,7 @@ def test_every_method_ends_with_an_adapter_that_is_true(world, method):
     assert result["truth"]["passed"]
     about = json.loads((run.adapter / "playground.json").read_text())
     assert about["method"] == method
-    assert about["served_per_row"] is (method in ("rslora", "pissa", "eva"))
+    assert about["served_per_row"] is True
     assert result["peak_memory"] == about["peak_memory"] > 1e6
     plan = run.last("plan")
     assert plan["estimate"] == about["estimate"]
@@ -329,8 +329,9 @@ def test_a_soft_prompt_first_and_then_lora_behind_it(world, model_folder):
         (1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6), (2, 7)
     ]  # fmt: skip
     held = told(run, "eval", "eval_loss")
-    ends = [next(loss for s, step, loss in held if (s, step) == (stage, 3)) for stage in (1, 2)]
-    assert ends[0] == pytest.approx(ends[1], rel=1e-6)  # LoRA starts where the soft prompt ended
+    best = min(loss for stage, step, loss in held if stage == 1 and step)
+    start = next(loss for stage, step, loss in held if (stage, step) == (2, 3))
+    assert start == pytest.approx(best, rel=1e-6)  # LoRA starts where the soft prompt was best
     lora = 2 * 2 * (32 * 4 + 2 * (32 + 16) + 3 * (32 + 48)) + 2 * (32 * 2 + 16 * 2 + 48 * 2 + 32)
     assert [(e["stage"], e["trainable"]) for e in run.events() if e["kind"] == "stage"] == [(1, 4 * 32), (2, lora)]
     card = (run.folder / "run-card.md").read_text()
@@ -378,7 +379,7 @@ def test_a_run_of_two_stages_that_was_stopped_in_either_goes_on_exactly(world, a
     assert loss == {e["step"]: e["loss"] for e in whole.events() if e["kind"] == "step"}
 
 
-def test_what_knows_no_soft_prompt_refuses_such_an_adapter(world, model_folder):
+def test_an_adapter_behind_a_soft_prompt_is_a_lane_and_what_cannot_have_both_refuses_it(world, model_folder):
     from transformers import AutoModelForCausalLM
 
     from playground.core.adapters import AdapterBank
@@ -387,8 +388,10 @@ def test_what_knows_no_soft_prompt_refuses_such_an_adapter(world, model_folder):
 
     run, _ = world[0](**TWO, name="two")
     base = AutoModelForCausalLM.from_pretrained(model_folder)
-    with pytest.raises(PlaygroundError, match="is one behind a soft prompt; lanes take plain LoRA"):
-        AdapterBank(base).load("two", run.adapter)
+    bank = AdapterBank(base)
+    bank.load("two", run.adapter)
+    assert bank.adapters["two"].soft is not None
+    assert bank.adapters["two"].factors
     with pytest.raises(PlaygroundError, match="behind a soft prompt, which is no part of the weights"):
         merging._with_adapter(base, run.adapter, Tokenizer.load(model_folder))
     _, result = world[0](continue_from="two")
@@ -413,7 +416,7 @@ def test_new_tokens_are_saved_with_their_tokenizer(world):
     run, _ = world[0](new_tokens="<|thinking|>, </|thinking|>")
     assert run.state == "finished", run.status.sentence
     about = json.loads((run.adapter / "playground.json").read_text())
-    assert (about["new_tokens"], about["served_per_row"]) == (["<|thinking|>", "</|thinking|>"], False)
+    assert (about["new_tokens"], about["served_per_row"]) == (["<|thinking|>", "</|thinking|>"], True)
     assert len(Tokenizer.load(run.adapter).encode("<|thinking|></|thinking|>")[0]) == 2
 
 

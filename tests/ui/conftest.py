@@ -58,17 +58,24 @@ class FakeEngine:
     asked: list = field(default_factory=list)  # every reply it has started
     infos: list = field(default_factory=list)
     states: dict = field(default_factory=dict)
+    way: list = field(default_factory=list)  # runs that the models have made way for
     refusals: dict = field(default_factory=dict)  # template → why it cannot be rendered
     remotes: Remotes = field(default_factory=Remotes)
 
     def enqueue(self, *pieces, error=None):
         self.queue.append((pieces, error))
 
-    def state(self, model):
-        return self.states.get(model, "ready")
+    def state(self, model, adapter=None):
+        return self.states.get(adapter, self.states.get(model, "ready"))
 
     def warm(self, model):
         self.states[model] = "loading"
+
+    def resting(self):
+        return f"The models have made way for {self.way[-1]}." if self.way else ""
+
+    def make_way(self, run):
+        self.way.append(run)
 
     def adapters(self):
         return self.infos

@@ -7,7 +7,7 @@ from playground.config import SamplingConfig, fields
 from playground.errors import PlaygroundError
 from playground.services.fetches import Fetch
 from playground.services.votes import Count
-from playground.ui import lanes, more_models
+from playground.ui import arena_tab, lanes, more_models
 from playground.ui.arena import chat as chat_view
 from playground.ui.arena import side_by_side
 from playground.ui.arena.chat import Chat
@@ -416,3 +416,14 @@ def test_a_model_that_is_here_needs_no_button(services):
     _, _, get, _, notice, _ = more_models.show(services, MODEL)
     assert get["visible"] is False
     assert "is here" in notice
+
+
+def test_the_chat_says_that_its_models_have_made_way_and_says_it_once(services):
+    assert arena_tab.resting(services, None) == gr.skip()
+    services.engine.make_way("run <b>")
+    said = arena_tab.resting(services, "")
+    assert said["visible"]
+    assert "made way for run &lt;b&gt;." in said["value"]
+    assert arena_tab.resting(services, said["value"]) == gr.skip()
+    services.engine.way.clear()
+    assert arena_tab.resting(services, said["value"]) == gr.update(value="", visible=False)

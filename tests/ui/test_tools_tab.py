@@ -56,13 +56,13 @@ class Engine:
     def enqueue(self, *texts, reason="stop", error=None):
         self.queue += [(text, reason, error) for text in texts]
 
-    def state(self, model):
+    def state(self, model, adapter=None):
         return "ready"
 
     def adapters(self):
         return self.infos
 
-    def tokenizer(self, model):
+    def tokenizer(self, model, adapter=None):
         return None
 
     def template(self, lane):

@@ -52,7 +52,7 @@ def services(tmp_path, tokenizer_folder):
     trainer = "import sys; from playground.services import runs; runs.Events(sys.argv[1]).state('finished', '2 steps')"
     jobs = Jobs(paths, sources, command=(sys.executable, "-c", trainer))
     stores = {"datasets": Datasets(paths), "templates": Templates(paths)}
-    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs, **stores)
+    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs, engine=None, **stores)
 
 
 def values(**changes):
@@ -168,6 +168,32 @@ def test_start_launches_a_run_and_shows_it(services):
     if process := run.process():  # it may have ended already
         process.wait(10)
     assert run.state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("way", "crowded", "made"),
+    [(form.IF_TIGHT, True, True), (form.IF_TIGHT, False, False), (form.UNLOAD, False, True), (form.KEEP, True, False)],
+)
+def test_the_models_of_the_chat_make_way_where_it_is_chosen_or_tight(services, monkeypatch, way, crowded, made):
+    told = []
+    services.engine = SimpleNamespace(make_way=told.append)
+    monkeypatch.setattr(form.fit, "crowded", lambda *asked: crowded)
+    run = form.start_run(services, "", *values(name="mine", rows=8), way=way)
+    assert told == ["mine"] * made
+    assert json.loads((run.folder / "page.json").read_text() if made else "{}").get("alone", False) is made
+    if process := run.process():
+        process.wait(10)
+    assert runs.alone(services.paths) is None  # it has ended
+
+
+@pytest.mark.parametrize(("free", "crowded"), [(200 * 2**30, False), (2**20, True)])
+def test_it_is_crowded_where_a_run_does_not_fit_beside_the_models(services, monkeypatch, free, crowded):
+    shape = estimate.shape_of(estimate.KNOWN["llama-3.2-1b"])
+    monkeypatch.setattr(form.fit.estimate, "read_shape", lambda folder: shape)
+    monkeypatch.setattr(form.fit, "_free", lambda kind: free)
+    config = form.config_from("", values(rows=8))
+    found = form.plan(services, config)
+    assert form.fit.crowded(config, found.folder, found.examples) is crowded
 
 
 def test_every_setting_stands_in_one_group_and_an_unknown_one_under_advanced(monkeypatch):

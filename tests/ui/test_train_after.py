@@ -30,7 +30,7 @@ def services(tmp_path, tokenizer_folder):
     trainer = "import sys; from playground.services import runs; runs.Events(sys.argv[1]).state('finished', '2 steps')"
     jobs = Jobs(paths, sources, command=(sys.executable, "-c", trainer))
     stores = {"datasets": Datasets(paths), "templates": Templates(paths)}
-    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs, **stores)
+    return SimpleNamespace(paths=paths, sources=sources, jobs=jobs, engine=None, **stores)
 
 
 @pytest.fixture
@@ -237,3 +237,26 @@ def test_no_handler_that_shows_errors_is_without_a_queue(services):
     ]
     assert len(raising) > 8
     assert [event.fn for event in raising if not event.queue] == []
+
+
+# ---- by heart, or learned? -------------------------------------------------------------------------------------------
+
+
+def test_rows_by_heart_are_shown_as_they_come_and_after_a_restart():
+    from playground.ui.train import by_heart
+
+    row = {"kind": "trained", "prompt": "p" * 500 + "<b>", "expected": "x", "base": "", "tuned": "x"}
+    found = {"state": "running", "total": 2, "sentence": "", "rows": [{**row, "base_loss": 2.0, "tuned_loss": 0.1}]}
+    said = by_heart.rows_html(found, asking=True)
+    assert "1 of 2 rows asked" in said
+    assert "&lt;b&gt;" in said
+    assert "<b>" not in said
+    assert said.count("p" * 157) == 1
+    assert "p" * 158 not in said
+    assert "mean loss 2.00 → 0.10" in said
+    assert by_heart.NOTHING in said
+    assert by_heart.CUT in by_heart.rows_html(found, asking=False)
+    assert "Cancelled after 1 of 2 rows" in by_heart.rows_html({**found, "state": "cancelled"}, asking=False)
+    failed = by_heart.rows_html({"state": "failed", "total": 0, "rows": [], "sentence": "no <data>"}, asking=False)
+    assert 'class="bad">no &lt;data&gt;' in failed
+    assert by_heart.rows_html({}, asking=False) == by_heart.EMPTY

@@ -15,13 +15,13 @@ import psutil
 import torch
 
 from playground.config import ATTENTION, EVERY_LINEAR, FULL_LIMIT, TrainConfig
+from playground.core.adapter_files import SOFT
 from playground.core.training import layers
 from playground.core.training.collate import batch
 from playground.core.training.loss import tensors
 from playground.errors import PlaygroundError
 
 STARTS = {"pissa": "pissa_niter_4", "eva": "eva"}
-SOFT = "soft_prompt"  # in an adapter's folder
 EVA_ROWS = 4  # in one forward pass; it looks at eight times as many
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 

@@ -257,7 +257,7 @@ def _stream(services: Services, view: View, duel: Duel) -> Iterator[dict]:
     update |= {button: gr.update(interactive=False) for button in (*view.buttons, view.skip)}
     while True:
         done = not duel.busy  # read before the texts, so that the last text is never missed
-        loading = any(services.engine.state(lane.model).startswith("loading") for lane in duel.sides)
+        loading = any(services.engine.state(lane.model, lane.adapter).startswith("loading") for lane in duel.sides)
         for chat, line, reply in zip(view.chats, view.lines, duel.replies, strict=True):
             update |= {chat: bubbles(question, reply), line: _line(reply, loading)}
         yield update

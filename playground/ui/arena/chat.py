@@ -175,7 +175,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, keep_prompt: bool = 
                 done = reply.done  # read before the text, so that the last text is never missed
                 update[view.lanes[index].chatbot] = bubbles(chat.histories[index], reply)
                 update[view.lanes[index].status] = status(
-                    reply, services.engine.state(reply.lane.model), services.engine.ahead(reply)
+                    reply, services.engine.state(reply.lane.model, reply.lane.adapter), services.engine.ahead(reply)
                 )
                 if done:
                     del running[index]

@@ -212,7 +212,7 @@ def status(lane: LaneTalk, services: Services) -> str:
     if running.waiting is not None:
         parts.append("waiting for your yes or no")
     elif reply is not None and reply.finish_reason is None:
-        loading = services.engine.state(reply.lane.model).startswith("loading")
+        loading = services.engine.state(reply.lane.model, reply.lane.adapter).startswith("loading")
         parts.append("loading the model, the answer starts when it is there" if loading else "writing")
     elif running.shown.outcome:
         parts.append(running.shown.outcome)

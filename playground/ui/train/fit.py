@@ -51,6 +51,23 @@ def before_run(config: TrainConfig, folder: Path, examples: Examples, steps: int
         return ""
 
 
+def crowded(config: TrainConfig, folder: Path, examples: Examples) -> bool:
+    """Whether the run would be tight, or would not fit, in what is free while the chat's models stay in memory."""
+    try:
+        shape, device = estimate.read_shape(folder), this_device()
+        beside = replace(device, free=_free(device.kind))
+        return estimate.estimate(shape, config, beside, estimate.work_of(examples, config, beside)).verdict != "fits"
+    except PlaygroundError:
+        return False
+
+
+def _free(kind: str) -> int:
+    """Bytes that nobody holds: `methods.device` counts what this process holds as free."""
+    import torch
+
+    return torch.cuda.mem_get_info()[0] if kind == "cuda" else estimate.cpu().free
+
+
 def short_html(found: Estimate, steps: int) -> str:
     time = f" About {duration(found.seconds)} for {steps:,} steps, without evaluations." if found.seconds else ""
     return (

@@ -34,6 +34,9 @@ GROUPS = {
     "This run and this machine": ("name", "seed", "dtype", "threads", "piece_tokens", "processes", "shard"),
 }
 OTHERS = "Advanced"
+# Whether the chat's models make way for a run.
+IF_TIGHT, UNLOAD, KEEP = "if tight", "always", "never"
+WAYS = [("make way if memory is tight", IF_TIGHT), ("make way", UNLOAD), ("stay, and answer during the run", KEEP)]
 # A change of any of these changes how many rows, tokens or steps there will be, or the memory they take.
 COUNTED = tuple(
     name
@@ -74,6 +77,7 @@ class Form:
     fields: dict
     file: gr.UploadButton
     plan: gr.HTML
+    way: gr.Radio
     start: gr.Button
     command: gr.Textbox
     fit: tuple
@@ -107,6 +111,9 @@ def build(services: Services) -> Form:
             with gr.Row():
                 form |= {name: component(services, name, getattr(config, name)) for name in names}
     plan = gr.HTML('<div class="plan">Counting the rows …</div>')
+    way = gr.Radio(
+        WAYS, value=IF_TIGHT, label="Models of the Chat tab", info="They load again at the first question after the run"
+    )
     start = gr.Button("Start training", variant="primary")
     with gr.Accordion("Would it fit on another device?", open=False) as fit_opened:
         elsewhere = fit.build()
@@ -118,7 +125,7 @@ def build(services: Services) -> Form:
             buttons=["copy"],
             elem_classes="command",
         )
-    return Form(recipe, about, form, file, plan, start, command, elsewhere, fit_opened)
+    return Form(recipe, about, form, file, plan, way, start, command, elsewhere, fit_opened)
 
 
 def groups() -> list[tuple[str, list[str]]]:
@@ -142,8 +149,8 @@ def wire(services: Services, form: Form, started: Callable, outputs: list) -> No
     page.load(partial(choices_now, services, len(asked)), None, asked, **QUIET)
     form.file.upload(shown(partial(add_file, services)), form.file, form.fields["data"], **QUEUED)
     form.start.click(
-        shown(lambda recipe, *values: started(start_run(services, recipe, *values))),
-        [form.recipe, *inputs],
+        shown(lambda way, recipe, *values: started(start_run(services, recipe, *values, way=way))),
+        [form.way, form.recipe, *inputs],
         outputs,
         **QUEUED,
     )
@@ -313,9 +320,15 @@ def trained_words(config: TrainConfig, folder: Path) -> str:
     return f" Before them {config.prompt_steps:,} steps of a soft prompt: {soft:,} trained parameters, then {count}."
 
 
-def start_run(services: Services, recipe: str, *values) -> runs.Run:
+def start_run(services: Services, recipe: str, *values, way: str = IF_TIGHT) -> runs.Run:
+    """Queue the run; `way` says whether the models of the chat make way for it."""
     config = config_from(recipe, values)
     if services.sources.status(config.model) == "needs licence":
         raise PlaygroundError(f"the terms of {config.model} are to be read and accepted first, in the Chat tab")
-    plan(services, config)
-    return services.jobs.start(config)
+    found = plan(services, config)
+    crowded = way == IF_TIGHT and found.examples is not None and fit.crowded(config, found.folder, found.examples)
+    run = services.jobs.start(config)
+    if crowded or way == UNLOAD:
+        runs.take_chat_memory(run)
+        services.engine.make_way(run.name)
+    return run

@@ -235,6 +235,8 @@ def act(services: Services, action: str, selected: str | None) -> list:
             services.jobs.stop(run, keep=False)
         case "resume":
             services.jobs.resume(run)
+            if runs.alone(services.paths):  # as it was when the run was started
+                services.engine.make_way(run.name)
         case "delete":
             services.jobs.delete(run)
     return show_run(services, selected, None)
