@@ -1,4 +1,4 @@
-"""One lane on a CPU: bf16 weights, 8-bit weights, and llama.cpp where it is there; see `playground bench lanes`."""
+"""One lane on a CPU: weights in bf16, 8 and 4 bits, and llama.cpp where it is there; see `playground bench lanes`."""
 
 import argparse
 import statistics
@@ -17,8 +17,10 @@ def main(args: argparse.Namespace, prompt: str) -> dict:
     from playground.services.sources import Sources
 
     folder = Sources(Paths()).get(args.model)
-    plain, fast = (models.load(folder, "bfloat16") for _ in range(2))
+    plain, fast = (models.load(folder, "bfloat16", "cpu") for _ in range(2))
+    four = models.load(folder, "bfloat16", "cpu", load_in_4bit=True)
     banks = {"bf16": AdapterBank(plain.model), "int8": AdapterBank(fast.model, fast=True)}
+    banks["nf4"] = AdapterBank(four.model)
     template = load("model" if plain.tokenizer.chat_template else "plain", plain.tokenizer)
     conversation = Conversation([{"role": "user", "content": prompt}])
     ids = render(template, conversation, plain.tokenizer, add_generation_prompt=True).ids
@@ -36,14 +38,18 @@ def main(args: argparse.Namespace, prompt: str) -> dict:
         print(", ".join(f"{name} {rate:.1f}" for name, rate in rates.items()), "tokens/s", flush=True)
     result = {f"{name}_tokens_per_second": _median(rates[name] for rates in rounds) for name in ways}
     result["ratio"] = _median(rates["int8"] / rates["bf16"] for rates in rounds)
+    result["nf4_ratio"] = _median(rates["nf4"] / rates["bf16"] for rates in rounds)
     if llama is not None:
         result["ratio_to_llama_cpp"] = _median(rates["int8"] / rates["llama_cpp"] for rates in rounds)
     result["first_tokens_alike"] = same_start(said["bf16"], said["int8"])
-    result["next_token_alike"] = agreement(banks, ids, said["bf16"])
+    picks = {name: next_tokens(bank, ids, said["bf16"]) for name, bank in banks.items()}
+    result["next_token_alike"] = alike(picks["bf16"], picks["int8"])
+    result["nf4_next_token_alike"] = alike(picks["bf16"], picks["nf4"])
     result |= {"model": args.model, "threads": torch.get_num_threads(), "tokens": args.tokens, "rounds": args.rounds}
     print(
         f"int8 ÷ bf16: {result['ratio']:.2f}; the greedy replies are alike for {result['first_tokens_alike']} of "
-        f"{args.tokens} tokens, and after the same text {result['next_token_alike']:.0%} of the next tokens are"
+        f"{args.tokens} tokens, and after the same text {result['next_token_alike']:.0%} of the next tokens are; "
+        f"nf4 ÷ bf16: {result['nf4_ratio']:.2f}, {result['nf4_next_token_alike']:.0%} of the next tokens alike"
     )
     return result
 
@@ -60,24 +66,27 @@ def decode(bank, ids: list[int], tokens: int) -> tuple[float, list[int]]:
     return tokens / (time.perf_counter() - start), said[:tokens]
 
 
-def agreement(banks: dict, ids: list[int], said: list[int]) -> float:
-    """Share of places at which both pick the same next token after the same (bf16) text, one token at a time."""
+def next_tokens(bank, ids: list[int], said: list[int]) -> list[int]:
+    """The likeliest next token after the prompt and after each token of `said`, one token at a time."""
     import torch
 
     from playground.core.generation import Cache, RoomyLayer
     from playground.core.past import past
 
-    picks = {}
+    picks, feed = [], torch.tensor([ids])
+    bank.use([None])
+    cache = Cache(layer_class_to_replicate=RoomyLayer)
     with torch.inference_mode():
-        for name, bank in banks.items():
-            bank.use([None])
-            cache, picks[name] = Cache(layer_class_to_replicate=RoomyLayer), []
-            feed = torch.tensor([ids])
-            for token in said:
-                logits = bank.model(input_ids=feed, **past(bank.model, cache), use_cache=True, logits_to_keep=1).logits
-                picks[name].append(int(logits[0, -1].argmax()))
-                feed = torch.tensor([[token]])
-    return sum(a == b for a, b in zip(picks["bf16"], picks["int8"], strict=True)) / max(1, len(said))
+        for token in said:
+            logits = bank.model(input_ids=feed, **past(bank.model, cache), use_cache=True, logits_to_keep=1).logits
+            picks.append(int(logits[0, -1].argmax()))
+            feed = torch.tensor([[token]])
+    return picks
+
+
+def alike(one: list[int], other: list[int]) -> float:
+    """Share of places at which both are the same."""
+    return sum(a == b for a, b in zip(one, other, strict=True)) / max(1, len(one))
 
 
 def same_start(one: list[int], other: list[int]) -> int:
@@ -91,7 +100,7 @@ def llama_cpp(gguf: str, threads: int):
     try:
         import llama_cpp
     except ImportError:
-        print("llama.cpp is left out: pip install llama-cpp-python", flush=True)
+        print("llama.cpp is left out: pip install -e '.[bench]'", flush=True)
         return None
     model = llama_cpp.Llama(model_path=gguf, n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
 

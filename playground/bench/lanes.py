@@ -5,7 +5,7 @@ cost) and PEFT's own mixed batch (`generate(adapter_names=…)`). Each way is ti
 figures are medians and the ratio is the median of the rounds' ratios, so that a drifting machine does not decide it.
 Adapters are random (their values don't change the work), of the rank and targets of a short fine-tune.
 
-`--fast-cpu` times one lane instead, with bf16 weights and with 8-bit ones, beside llama.cpp where the package
+`--fast-cpu` times one lane instead, with weights in bf16, 8 bits and 4 bits, beside llama.cpp where the package
 `llama_cpp` and a GGUF (`--gguf`) are there, and says how many greedy tokens stay the same.
 """
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, default=8, help="rank of the two adapters, on all linear layers")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"), help="weights")
     parser.add_argument("--no-peft", action="store_true", help="leave out PEFT's mixed batch, the slowest part")
-    parser.add_argument("--fast-cpu", action="store_true", help="time one lane with bf16 and with 8-bit weights")
+    parser.add_argument("--fast-cpu", action="store_true", help="time one lane with weights in bf16, 8 and 4 bits")
     parser.add_argument("--gguf", default="", metavar="FILE", help="with --fast-cpu: the model as llama.cpp reads it")
 
 

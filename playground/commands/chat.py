@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a server that speaks OpenAI's format, for --lane NAME; its key is read from NAME_API_KEY",
     )
     parser.add_argument("--fast-cpu", action="store_true", help="decode with 8-bit weights on a CPU")
+    parser.add_argument("--load-in-4bit", action="store_true", help="hold the models in 4 bits (NF4)")
     parser.add_argument("--show-prompt", action="store_true", help="print the exact text each lane was given")
     for setting in config.fields(SamplingConfig):
         flag = "--" + setting.name.replace("_", "-")
@@ -50,7 +51,13 @@ def main(args: argparse.Namespace) -> dict:
     system = [{"role": "system", "content": args.system}] if args.system else []
     conversation = Conversation([*system, {"role": "user", "content": prompt}])
     paths = Paths()
-    engine = Engine(Sources(paths), paths, remotes=Remotes.read(",".join(args.endpoint)), fast_cpu=args.fast_cpu)
+    engine = Engine(
+        Sources(paths),
+        paths,
+        load_in_4bit=args.load_in_4bit,
+        remotes=Remotes.read(",".join(args.endpoint)),
+        fast_cpu=args.fast_cpu,
+    )
     replies = engine.replies([(lane, conversation) for lane in lanes])
     try:
         while not all(reply.done for reply in replies):

@@ -39,6 +39,27 @@ def messages(question: str, first: str, second: str) -> list[dict]:
     ]
 
 
+def parts(battle: Mapping) -> tuple[str, str, str]:
+    """(question, left answer, right answer) of a battle; what both sides were sent alike is the question.
+
+    Where they were asked more than once, each answer is a conversation: its earlier replies and the user's next turns.
+    """
+    sent = [battle["left_messages"], battle["right_messages"]]
+    shared = shared_turns(*sent)
+    answers = []
+    for side, messages in zip(("left", "right"), sent, strict=True):
+        reply = {"role": "assistant", "content": battle[f"{side}_reply"]}
+        turns = [*messages[shared:], reply]
+        answers.append(question_of(turns) if len(turns) > 1 else reply["content"])
+    return question_of(sent[0][:shared]), *answers
+
+
+def shared_turns(left: Sequence[Mapping], right: Sequence[Mapping]) -> int:
+    """With how many messages that are alike both begin."""
+    pairs = zip(left, right, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
+
+
 def question_of(sent: Sequence[Mapping]) -> str:
     """The user's question; of several turns all of them, with the assistant's in between."""
     turns = [message for message in sent if message.get("role") in ("user", "assistant") and message.get("content")]

@@ -13,12 +13,15 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 from playground.errors import PlaygroundError
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 DEVICES = ("auto", "cuda", "mps", "cpu")
+NF4_BYTES = 0.52  # of a weight: 4 bits, and a scale for each 64, itself held in 8 bits
 # How far each stage of a conversion is, in percent of its time (measured on SmolLM2 135M and Gemma 3 270M).
 STAGES = {"reading the tokenizer": 5, "reading the weights": 35, "checking": 90, "saving": 92}
 
@@ -90,6 +93,17 @@ def read_safetensors_header(path: Path) -> dict[str, dict]:
         raise PlaygroundError(f"{path.name} has {size:,} bytes where {expected:,} are expected: it is incomplete")
     header.pop("__metadata__", None)
     return header
+
+
+def weights_size(folder: Path, in_4bit: bool = False) -> int:
+    """Bytes that a model folder's weights take in memory: as on the disk, or held in 4 bits (see `load`)."""
+    size = 0
+    for file in Path(folder).glob("*.safetensors"):
+        for name, entry in read_safetensors_header(file).items():
+            begin, end = entry["data_offsets"]
+            linear = len(entry["shape"]) == 2 and not re.search("embed|lm_head|wte", name)
+            size += int(prod(entry["shape"]) * NF4_BYTES) if in_4bit and linear else end - begin
+    return size
 
 
 def check_folder(folder: Path) -> Path:
@@ -223,8 +237,8 @@ def _check_converted(tokenizer, model, expect: dict) -> None:
 def load(folder: Path, dtype: str = "auto", device: str = "auto", load_in_4bit: bool = False) -> Loaded:
     """Load a model folder for inference or training. No network, no code from the folder, safetensors only.
 
-    Auto means CUDA in bf16, else Apple MPS in fp32, else CPU in bf16. 4-bit is NF4 with double quantisation and
-    needs CUDA. Threads must take turns (`services.loading`).
+    Auto means CUDA in bf16, else Apple MPS in fp32, else CPU in bf16. 4-bit is NF4 with double quantisation, on CUDA
+    or a CPU; the input embedding and the output head stay as they are. Threads must take turns (`services.loading`).
     """
     if dtype not in DTYPES:
         raise PlaygroundError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -245,15 +259,20 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto", load_in_4bit: 
         device = here[0]
     elif device not in here:
         raise PlaygroundError(f"there is no {device} device here; there is {', '.join(here)}")
-    if load_in_4bit and device != "cuda":
-        raise PlaygroundError(f"4-bit loading needs a CUDA GPU, and the device is {device}; switch it off")
+    if load_in_4bit and device == "mps":
+        raise PlaygroundError("4-bit weights are for CUDA GPUs and CPUs, and the device is mps; switch it off")
+    if load_in_4bit and find_spec("bitsandbytes") is None:
+        raise PlaygroundError(
+            "4-bit weights need the package bitsandbytes, which is not installed: pip install bitsandbytes"
+        )
     if dtype == "auto":
         dtype = "float32" if device == "mps" else "bfloat16"
     options = {}
     if load_in_4bit:
         from transformers import BitsAndBytesConfig
 
-        options["device_map"] = {"": torch.cuda.current_device()}  # under a launcher, each process has its own
+        # under a launcher, each process has a card of its own
+        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -273,6 +292,11 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto", load_in_4bit: 
             model = model.to(device)
     except torch.cuda.OutOfMemoryError:
         raise PlaygroundError(f"the GPU has too little free memory for {folder.name}; try 4-bit or the CPU") from None
+    if load_in_4bit and device == "cpu":
+        for part in model.modules():
+            # bitsandbytes repacks weights for AVX512-BF16 in blocks, and fails on a layer that they do not fill
+            if hasattr(part, "support_avx512bf16_for_cpu") and (part.out_features % 32 or part.in_features % 64):
+                part.support_avx512bf16_for_cpu = False
     return Loaded(model.eval(), Tokenizer.load(folder), folder, torch.device(device), getattr(torch, dtype))
 
 

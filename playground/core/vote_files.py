@@ -17,6 +17,7 @@ from pathlib import Path
 
 from playground.core.datasets import Problem
 from playground.core.datasets import rows as read_rows
+from playground.core.judge import shared_turns
 from playground.core.ratings import MEANING
 from playground.errors import PlaygroundError
 
@@ -81,7 +82,11 @@ def _write_parquet(rows: list[dict], path: Path) -> None:
 
 
 def pairs(rows: Iterable[dict]) -> tuple[list[dict], str]:
-    """Preference pairs of people's votes, {prompt, chosen, rejected}; and a sentence on the votes that give none."""
+    """Preference pairs of people's votes, {prompt, chosen, rejected}; and a sentence on the votes that give none.
+
+    `prompt` holds the messages that both sides were sent alike. After several turns, in which each side has replied in
+    its own way, `chosen` and `rejected` are the rest of the two conversations and end with the last replies.
+    """
     found, undecided, unlike, empty = [], 0, 0, 0
     for row in rows:
         if row["judge"]:
@@ -91,17 +96,18 @@ def pairs(rows: Iterable[dict]) -> tuple[list[dict], str]:
             continue
         other = "right" if row["winner"] == "left" else "left"
         chosen, rejected = row[f"{row['winner']}_reply"], row[f"{other}_reply"]
-        messages = row["left_messages"]
-        if not chosen.strip() or not rejected.strip() or not messages or chosen == rejected:
+        kept, lost = row[f"{row['winner']}_messages"], row[f"{other}_messages"]
+        shared = shared_turns(kept, lost)
+        if not chosen.strip() or not rejected.strip() or not kept or (chosen == rejected and kept == lost):
             empty += 1
-        elif messages != row["right_messages"]:
+        elif not shared or _asked(kept) != _asked(lost):
             unlike += 1
         else:
             found.append(
                 {
-                    "prompt": messages,
-                    "chosen": [{"role": "assistant", "content": chosen}],
-                    "rejected": [{"role": "assistant", "content": rejected}],
+                    "prompt": kept[:shared],
+                    "chosen": [*kept[shared:], {"role": "assistant", "content": chosen}],
+                    "rejected": [*lost[shared:], {"role": "assistant", "content": rejected}],
                 }
             )
     left_out = [
@@ -113,6 +119,11 @@ def pairs(rows: Iterable[dict]) -> tuple[list[dict], str]:
     if told:
         return found, f"votes left out: {told}"
     return found, "" if found else "there are no votes of people yet"
+
+
+def _asked(messages: list[dict]) -> list[dict]:
+    """What does not come from the model."""
+    return [message for message in messages if message.get("role") != "assistant"]
 
 
 def read(path: Path, session: str = "") -> tuple[list[dict], list[Problem], int]:

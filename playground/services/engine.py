@@ -28,7 +28,7 @@ from playground.config import Paths, check
 from playground.core.constrained import Guide, Vocabulary
 from playground.core.cores import Cores
 from playground.core.messages import Conversation, check_messages
-from playground.core.models import AdapterInfo, check_adapter, read_adapter, read_whole
+from playground.core.models import AdapterInfo, check_adapter, read_adapter, read_whole, weights_size
 from playground.core.templates import Rendered, Template, render, stop_strings
 from playground.core.tokenizer import Tokenizer
 from playground.core.tool_formats import for_template
@@ -70,6 +70,7 @@ class Engine:
         """`budget` is how many bytes of weights may be loaded at once; 0: most of the machine's memory.
 
         `fast_cpu` decodes with 8-bit weights on a CPU (see `core.int8`); it says nothing on other devices.
+        `load_in_4bit` holds the weights in NF4, which `fast_cpu` then leaves alone but for the output head.
         """
         self.sources = sources
         self.paths = paths
@@ -337,7 +338,7 @@ class Engine:
 
     def _make_room(self, model: str, folder: Path) -> None:
         """Let go of models that nobody uses, the longest unused first, until this one fits the budget."""
-        needed = weights_size(folder)
+        needed = weights_size(folder, self.load_in_4bit)
         loaded = {name: decoder for name, decoder in self._decoders.items() if not decoder.failure}
         held = sum(decoder.size for decoder in loaded.values())
         if needed > self.budget:
@@ -373,7 +374,7 @@ class Decoder(threading.Thread):
         self.closing = False
         self.last_words: str | None = None  # to those who are cut off
         self.wake = threading.Condition()
-        self.size = weights_size(folder)  # bytes
+        self.size = weights_size(folder, engine.load_in_4bit)  # bytes
         self.written = weights_time(folder)
         self.used = time.monotonic()
         self.batch = None
@@ -630,11 +631,6 @@ def _whole(adapter: str | None) -> str:
 def weights_time(folder: Path) -> int:
     """When a model folder's weights were written."""
     return max((file.stat().st_mtime_ns for file in folder.glob("*.safetensors")), default=0)
-
-
-def weights_size(folder: Path) -> int:
-    """Bytes of a model folder's weights, as they lie on the disk."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _end_ids(loaded) -> frozenset[int]:

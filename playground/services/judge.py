@@ -137,8 +137,7 @@ class Judging:
 
     def _ask(self, lane: Lane, battle: dict, others: bool):
         """(both replies, ""), (None, why it cannot be judged), or (None, "") where there is no place just now."""
-        question = judge.question_of(battle["left_messages"])
-        left, right = battle["left_reply"], battle["right_reply"]
+        question, left, right = judge.parts(battle)
         orders = [Conversation(judge.messages(question, *both), []) for both in ((left, right), (right, left))]
         try:
             for order in orders:
@@ -166,8 +165,8 @@ class Judging:
             return "it gave no clear verdict ([[A]], [[B]] or [[C]]) in one of the two orders"
         texts = [reply.text[-KEPT:] for reply in replies]
         details = {"first": first, "second": second, "texts": texts}
-        self._votes.add_judgement(battle["id"], lane.name, judge.combined(first, second), details)
-        return ""
+        stored = self._votes.add_judgement(battle, lane.name, judge.combined(first, second), details)
+        return "" if stored else "it went on for another turn, or was deleted, while it was judged"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Version 1 had one table of votes. Since version 2 a battle (two replies to one prompt) is a row of its own, written when
 it starts; people and judges vote on it. The database itself refuses a second vote of people on a battle, a vote after
-its reveal, and a vote before both replies are there.
+its reveal, and a vote before both replies are there. Since version 3 a battle may go on for more turns until then: its
+messages and replies are those of the last turn, and the vote is on the whole conversation.
 """
 
 import sqlite3
@@ -12,12 +13,13 @@ from pathlib import Path
 
 from playground.errors import PlaygroundError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # What the triggers below say, in words.
 REFUSALS = {
     "voted": "this pair of replies has its vote already; ask something new to vote again",
     "revealed": "the names of this battle have been shown, so it takes no vote any more; start a new one",
     "unfinished": "both replies must be there before the vote; wait until they are finished",
+    "judged": "a judge has voted on this battle already, so it ends here; vote on it, or skip it",
     "finished": "the replies of this battle are stored already; start a new one",
 }
 TABLES = """
@@ -72,10 +74,17 @@ WHEN NEW.judge IS NULL
 BEGIN
     UPDATE battles SET revealed_at = NEW.time WHERE id = NEW.battle_id;
 END;
-CREATE TRIGGER replies_are_final BEFORE UPDATE OF left_reply, right_reply ON battles
+"""
+# What people or a judge have voted on stays as it was; until then only further turns may come.
+REPLIES_ARE_FINAL = """
+CREATE TRIGGER replies_are_final BEFORE UPDATE OF left_messages, right_messages, left_reply, right_reply ON battles
 WHEN OLD.finished_at IS NOT NULL
 BEGIN
-    SELECT RAISE(ABORT, 'finished');
+    SELECT RAISE(ABORT, 'voted') WHERE EXISTS (SELECT 1 FROM votes WHERE battle_id = OLD.id AND judge IS NULL);
+    SELECT RAISE(ABORT, 'revealed') WHERE OLD.revealed_at IS NOT NULL;
+    SELECT RAISE(ABORT, 'judged') WHERE EXISTS (SELECT 1 FROM votes WHERE battle_id = OLD.id);
+    SELECT RAISE(ABORT, 'finished') WHERE json_array_length(NEW.left_messages) <= json_array_length(OLD.left_messages)
+        OR json_array_length(NEW.right_messages) <= json_array_length(OLD.right_messages);
 END;
 """
 FROM_VERSION_1 = """
@@ -108,10 +117,13 @@ def migrate(connection: sqlite3.Connection, where: str) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 1:
             connection.execute("ALTER TABLE votes RENAME TO votes_1")
-        if version < SCHEMA_VERSION:
+        if version < 2:
             _run(connection, TABLES)
             _run(connection, TRIGGERS)
             _run(connection, FROM_VERSION_1 if version == 1 else "")
+        if version < SCHEMA_VERSION:
+            connection.execute("DROP TRIGGER IF EXISTS replies_are_final")
+            _run(connection, REPLIES_ARE_FINAL)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

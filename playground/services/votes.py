@@ -5,6 +5,7 @@ who voted. A battle belongs to the visitor who holds its token, of which only a 
 
     ticket = votes.start(Battle("blind", left, right, category="writing"))
     votes.finish(ticket, "reply of left", "reply of right")
+    votes.go_on(ticket, (asked_left, asked_right), "second reply of left", "second reply of right")  # or none, or more
     votes.vote(ticket, "left")          # or votes.reveal(ticket): then there is no vote any more
 """
 
@@ -39,7 +40,7 @@ JSON_COLUMNS = ("left_lane", "right_lane", "left_messages", "right_messages", "l
 class Side:
     """One side of a battle: the lane's name, its settings (JSON values), the messages it was sent, its reply.
 
-    `leaks`: words in the reply that give away who wrote it.
+    After several turns the messages hold the earlier replies too. `leaks`: words in its replies that give it away.
     """
 
     name: str
@@ -100,13 +101,29 @@ class Votes(Sessions):
         self, ticket: Ticket, left: str, right: str, leaks: tuple[Iterable[str], Iterable[str]] = ((), ())
     ) -> None:
         """Store both replies; they can be voted on now."""
-        values = (left, right, *(json.dumps(list(words), ensure_ascii=False) for words in leaks), time.time())
+        self._replied(ticket, {"left_reply": left, "right_reply": right}, leaks)
+
+    def go_on(
+        self,
+        ticket: Ticket,
+        messages: tuple[list[dict], list[dict]],
+        left: str,
+        right: str,
+        leaks: tuple[Iterable[str], Iterable[str]] = ((), ()),
+    ) -> None:
+        """Store a further turn: what each side was sent, which holds its turns before, and what it replied.
+
+        Refused once there is a vote, of people or of a judge, and after the reveal.
+        """
+        sent = {f"{side}_messages": _json(turns) for side, turns in zip(("left", "right"), messages, strict=True)}
+        self._replied(ticket, {**sent, "left_reply": left, "right_reply": right}, leaks)
+
+    def _replied(self, ticket: Ticket, values: dict[str, str], leaks: tuple[Iterable[str], Iterable[str]]) -> None:
+        words = {f"{side}_leaks": _json(list(found)) for side, found in zip(("left", "right"), leaks, strict=True)}
+        values = {**values, **words, "finished_at": time.time()}
         with self._owned(ticket) as connection:
-            connection.execute(
-                "UPDATE battles SET left_reply = ?, right_reply = ?, left_leaks = ?, right_leaks = ?, finished_at = ?"
-                " WHERE id = ?",
-                (*values, ticket.id),
-            )
+            columns = ", ".join(f"{column} = ?" for column in values)
+            connection.execute(f"UPDATE battles SET {columns} WHERE id = ?", (*values.values(), ticket.id))
 
     def vote(self, ticket: Ticket, choice: str) -> None:
         """Store the vote of people on a battle; on return it is on the disk, and the names may be shown."""
@@ -135,15 +152,19 @@ class Votes(Sessions):
             _insert_battle(connection, battle_id, battle, "", now, now)
             connection.execute("INSERT INTO votes (battle_id, time, choice) VALUES (?, ?, ?)", (battle_id, now, choice))
 
-    def add_judgement(self, battle_id: str, judge: str, choice: str, details: dict) -> bool:
-        """Store a judge's vote, apart from those of people; False where this judge has voted on it already."""
+    def add_judgement(self, battle: dict, judge: str, choice: str, details: dict) -> bool:
+        """Store a judge's vote on a battle (a row of `battles`), apart from those of people.
+
+        False where this judge has voted on it already, or the battle has gone on since the row was read.
+        """
         _check_choice(choice)
         if not judge:
             raise PlaygroundError("a judge needs a name")
         with self._open() as connection:
             done = connection.execute(
-                "INSERT OR IGNORE INTO votes (battle_id, judge, time, choice, details) VALUES (?, ?, ?, ?, ?)",
-                (battle_id, judge, time.time(), choice, json.dumps(details, ensure_ascii=False)),
+                "INSERT OR IGNORE INTO votes (battle_id, judge, time, choice, details)"
+                " SELECT id, ?, ?, ?, ? FROM battles WHERE id = ? AND finished_at = ?",
+                (judge, time.time(), choice, _json(details), battle["id"], battle["finished_at"]),
             )
             return done.rowcount == 1
 
@@ -175,7 +196,7 @@ class Votes(Sessions):
                         row["judge"],
                         row["time"],
                         row["winner"],
-                        json.dumps(row["details"], ensure_ascii=False),
+                        _json(row["details"]),
                     ),
                 )
                 new += 1
@@ -212,14 +233,15 @@ class Votes(Sessions):
     def rows(self, session: str | None = None) -> list[dict]:
         """Every vote in the order given, of people (`judge` None) and judges, without replies and settings.
 
-        `left_length` and `right_length` are the replies' characters; `leaked` says that one gave away a name.
+        `left_length` and `right_length` are the characters of what was voted on: a blind battle's replies of all turns,
+        an open one's last. `leaked` says that one gave away a name.
         """
         where, values = ("WHERE session = ?", (session,)) if session is not None else ("", ())
         with self._open() as connection:
             connection.row_factory = sqlite3.Row
             found = connection.execute(
                 "SELECT battle_id, time, left_name AS 'left', right_name AS 'right', choice AS winner, judge, kind,"
-                " session, category, length(left_reply) AS left_length, length(right_reply) AS right_length,"
+                f" session, category, {_length('left')} AS left_length, {_length('right')} AS right_length,"
                 " left_leaks != '[]' OR right_leaks != '[]' AS leaked, details"
                 f" FROM votes JOIN battles ON battles.id = battle_id {where} ORDER BY votes.id",
                 values,
@@ -312,8 +334,22 @@ class Votes(Sessions):
             yield connection
 
 
+def _length(side: str) -> str:
+    """SQL for the characters of a side's replies. Most battles have one turn, whose messages need not be parsed."""
+    before = (
+        f"(SELECT coalesce(sum(length(turn.value ->> 'content')), 0) FROM json_each({side}_messages) AS turn"
+        " WHERE turn.value ->> 'role' = 'assistant')"
+    )
+    several = f"kind = 'blind' AND instr({side}_messages, '\"assistant\"')"
+    return f"length({side}_reply) + CASE WHEN {several} THEN {before} ELSE 0 END"
+
+
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _json(value) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _check_choice(choice: str) -> None:
@@ -341,7 +377,7 @@ def _insert_battle(connection, id: str, battle: Battle, token_hash: str, started
         (
             *(id, token_hash, started, finished, battle.kind, battle.session, battle.category),
             *(left.name, right.name, left.reply, right.reply),
-            *(json.dumps(value, ensure_ascii=False) for value in texts),
+            *map(_json, texts),
         ),
     )
 

@@ -83,6 +83,7 @@ def make_services(config: ServeConfig, paths: Paths) -> Services:
         remotes=Remotes.read(config.endpoints),
         budget=int(config.memory_gb * 10**9),
         fast_cpu=config.fast_cpu,
+        load_in_4bit=config.load_in_4bit,
     )
     return Services(
         paths=paths,

@@ -83,6 +83,25 @@ def test_a_blind_battle_is_voted_on_once_and_counted(chat):
     assert [row["winner"] for row in rows if row["kind"] == "blind"] == ["left"]  # the second press gave no vote
 
 
+def test_a_blind_battle_goes_on_before_its_vote(chat):
+    page = chat.page
+    chat.open("Blind battle")
+    sides = page.locator(".battle-side:visible")
+    for text in ("Name a fruit.", "And a colour?"):
+        page.locator("#battle-prompt textarea").fill(text)
+        page.locator("#battle-ask").click()
+        for index in range(2):
+            sides.nth(index).locator(".user.message", has_text=text).wait_for()
+            sides.nth(index).locator(".battle-line", has_text=re.compile("writing|finished|cut")).wait_for()
+        page.evaluate("document.querySelector('#battle-stop')?.click()")
+        page.wait_for_function("!document.querySelector('#battle-left').disabled")
+        page.wait_for_function("!document.querySelector('#battle-prompt textarea').disabled")
+    assert "SmolLM2-135M" not in sides.nth(0).inner_text() + sides.nth(1).inner_text()
+    assert [sides.nth(index).locator(".user.message").count() for index in range(2)] == [2, 2]
+    page.locator("#battle-tie").click()
+    page.locator("#battle-reveal", has_text="It is on all 2 turns").wait_for()
+
+
 def test_replies_are_taken_apart_compared_and_kept(chat):
     page = chat.page
     assert not page.locator("#arena-edit").is_visible()

@@ -95,6 +95,26 @@ def test_a_second_turn_keeps_the_first(chat):
     lane(chat, 2).get_by_text("Ask something above.").wait_for()
 
 
+def test_all_lanes_are_asked_again_and_the_question_edited(chat):
+    page = chat.page
+    set_sampling(chat, max_new_tokens=4)
+    ask(chat, "Name a friut.")
+    for number in (1, 2):
+        done(chat, number)
+    before = [lane(chat, number).locator(".bot.message").inner_text() for number in (1, 2)]
+    page.locator("#arena-again").click()
+    page.wait_for_function("document.querySelector('#arena-again').disabled")
+    page.wait_for_function("!document.querySelector('#arena-again').disabled")
+    after = [lane(chat, number).locator(".bot.message").inner_text() for number in (1, 2)]
+    assert before != after
+    assert lane(chat, 1).locator(".user.message").count() == 1
+    page.locator("#arena-edit").click()
+    page.wait_for_function("document.querySelector('#arena-prompt textarea').value == 'Name a friut.'")
+    ask(chat, "Name a fruit.")
+    lane(chat, 1).locator(".user.message", has_text="Name a fruit.").wait_for()
+    assert [lane(chat, number).locator(".user.message").count() for number in (1, 2)] == [1, 1]
+
+
 def test_stop_ends_the_lanes_and_keeps_what_they_wrote(chat):
     set_sampling(chat, max_new_tokens=2000, temperature=1.0)
     chat.page.locator("#lane-2").scroll_into_view_if_needed()

@@ -17,7 +17,7 @@ def votes(tmp_path, monkeypatch):
     votes = Votes(Paths().votes)
     votes.add("b1", Side("base", {}, ASKED, "one"), Side("tuned", {}, ASKED, "two"), "right", "Monday")
     votes.add("b2", Side("base", {}, ASKED, "one"), Side("tuned", {}, ASKED, "two"), "right", "Tuesday")
-    for battle in ("b1", "b2"):
+    for battle in votes.battles():
         votes.add_judgement(battle, "J", "left", {"first": "A", "second": "B"})
     return votes
 

@@ -35,6 +35,39 @@ def test_few_rows_are_near_and_many_the_same(rows, bias):
     assert float((ours - theirs).abs().amax()) < 0.03
 
 
+def four_bit_weight(out, size):
+    """As a GGUF file's Q4_1 has them: blocks of 32 with a scale and an offset."""
+    steps = torch.randint(0, 16, (out, size // 32, 32)).float()
+    steps[..., 0], steps[..., 1] = 0, 15
+    scale, low = torch.rand(out, size // 32, 1) * 0.01 + 0.001, -torch.rand(out, size // 32, 1) * 0.1
+    return (steps * scale + low).view(out, size).bfloat16()
+
+
+@pytest.mark.parametrize("rows", [1, int8.MAX_ROWS])
+def test_weights_that_were_4_bits_are_put_back_and_come_nearer_than_8_bits(rows):
+    torch.manual_seed(0)
+    weight, x = four_bit_weight(96, 64), torch.randn(rows, 64).bfloat16()
+    assert int8.four_bits(weight) is not None
+    exact = x.float() @ weight.float().t()
+    with torch.inference_mode():
+        four = int8.quick(torch.nn.Identity(), weight)(x).float()
+        eight = torch._weight_int8pack_mm(x, *int8.quantized(weight)).float()
+    assert float((four - exact).norm()) < float((eight - exact).norm())
+    assert float((four - exact).norm() / exact.norm()) < 0.005
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [torch.randn(96, 64).bfloat16(), four_bit_weight(96, 64)[:7], four_bit_weight(96, 64)[:, :48]],
+    ids=["others", "rows", "columns"],
+)
+def test_what_4_bits_would_lose_or_cannot_hold_stays_at_8(weight):
+    assert int8.four_bits(weight) is None
+    x = torch.randn(1, weight.shape[1]).bfloat16()
+    y = int8.quick(torch.nn.Identity(), weight)(x)
+    assert torch.equal(y, torch._weight_int8pack_mm(x, *int8.quantized(weight)))
+
+
 def test_lanes_with_adapters_decode(tmp_path):
     folder = save_adapter(tmp_path / "a", 1)
     said = {}

@@ -241,12 +241,40 @@ def test_load_on_the_cpu(tiny):
     [
         ({"device": "tpu"}, "device must be one of auto, cuda, mps, cpu, got 'tpu'"),
         ({"dtype": "int8"}, "dtype must be one of auto, bfloat16, float16, float32, got 'int8'"),
-        ({"device": "cpu", "load_in_4bit": True}, "4-bit loading needs a CUDA GPU"),
     ],
 )
 def test_what_cannot_be_loaded_is_told(tiny, options, reason):
     with pytest.raises(PlaygroundError, match=reason):
         models.load(tiny, **options)
+
+
+def test_weights_are_held_in_4_bits_on_a_cpu_too(tiny):
+    pytest.importorskip("bitsandbytes")
+    import torch
+
+    model = models.load(tiny, device="cpu", load_in_4bit=True).model
+    assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    with torch.inference_mode():
+        four = model(input_ids=torch.tensor([[1, 2, 3]])).logits
+        full = models.load(tiny, device="cpu").model(input_ids=torch.tensor([[1, 2, 3]])).logits
+    assert torch.cosine_similarity(four.flatten().float(), full.flatten().float(), dim=0) > 0.9
+    assert models.weights_size(tiny, in_4bit=True) < models.weights_size(tiny)
+    assert models.weights_size(tiny) < sum(file.stat().st_size for file in tiny.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "here, reason",
+    [
+        (("torch.backends.mps.is_available", lambda: True), "for CUDA GPUs and CPUs, and the device is mps"),
+        (("playground.core.models.find_spec", lambda name: None), "pip install bitsandbytes"),
+    ],
+)
+def test_where_4_bits_cannot_be_had_it_is_told(tiny, monkeypatch, here, reason):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(*here)
+    with pytest.raises(PlaygroundError, match=reason):
+        models.load(tiny, load_in_4bit=True)
 
 
 def test_a_device_that_is_not_here_is_told(tiny, monkeypatch):

@@ -22,7 +22,7 @@ def votes(tmp_path):
     ticket = votes.start(Battle("blind", side("base", ""), side("tuned", ""), "Monday", "writing"))
     votes.finish(ticket, "Apfel é", "Pear\n🍐", (["gemma"], []))
     votes.vote(ticket, "right")
-    votes.add_judgement(ticket.id, "judge", "left", {"first": "A", "second": "B"})
+    votes.add_judgement(votes.battles()[0], "judge", "left", {"first": "A", "second": "B"})
     votes.add("b2", side("base", "one"), side("tuned", "two"), "tie")
     votes.add("b3", side("base", "one"), side("tuned", "two", ASKED[1:]), "left")
     return votes
@@ -95,6 +95,25 @@ def test_votes_without_a_pair_are_counted_by_reason(votes):
     found, told = vote_files.pairs(votes.export())
     assert len(found) == 1
     assert told == "votes left out: 1 with no preference, 1 on replies to different conversations"
+
+
+def test_a_pair_of_several_turns_holds_both_conversations(tmp_path):
+    votes = Votes(tmp_path / "votes.sqlite3")
+    ticket = votes.start(Battle("blind", side("base", ""), side("tuned", "")))
+    votes.finish(ticket, "Fig", "Pear")
+    more = {"role": "user", "content": "Another one."}
+    sent = tuple([*ASKED, {"role": "assistant", "content": reply}, more] for reply in ("Fig", "Pear"))
+    votes.go_on(ticket, sent, "Plum", "Plum")
+    votes.vote(ticket, "right")
+    (pair,), told = vote_files.pairs(votes.export())
+    assert (pair["prompt"], told) == (ASKED, "")
+    assert [m["content"] for m in pair["chosen"]] == ["Pear", "Another one.", "Plum"]
+    assert [m["content"] for m in pair["rejected"]] == ["Fig", "Another one.", "Plum"]
+    file = tmp_path / "pairs.jsonl"
+    vote_files.write(votes.export(), file, "pairs")
+    data = datasets.load(file)
+    assert data.conversations[0].messages == [*sent[1], {"role": "assistant", "content": "Plum"}]
+    assert data.extras[0]["rejected"] == pair["rejected"]
 
 
 @pytest.mark.parametrize(

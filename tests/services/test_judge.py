@@ -88,6 +88,34 @@ def test_every_battle_is_judged_in_both_orders_and_kept_apart(votes):
         judging.start(LANE)
 
 
+def test_both_conversations_of_several_turns_are_judged(votes):
+    ticket = battle(votes, "apple", "pear")
+    more = {"role": "user", "content": "And a colour?"}
+    sent = tuple([*ASKED, {"role": "assistant", "content": reply}, more] for reply in ("apple", "pear"))
+    votes.go_on(ticket, sent, "red", "green")
+    judging, engine = judged(votes)
+    asked = engine.asked[0][1].messages[-1]["content"]
+    assert asked.startswith(
+        "[User Question]\nName a fruit.\n\n[The Start of Assistant A's Answer]\n### Assistant:\napple"
+    )
+    assert "### User:\nAnd a colour?\n\n### Assistant:\nred\n[The End of Assistant A's Answer]" in asked
+    assert judging.now.voted == 1
+
+
+def test_a_battle_that_goes_on_while_it_is_judged_is_left_for_later(votes):
+    ticket = battle(votes, "apple", "pear")
+    sent = tuple([*ASKED, {"role": "assistant", "content": reply}, *ASKED] for reply in ("apple", "pear"))
+
+    def say(first, second):
+        if first == "apple":
+            votes.go_on(ticket, sent, "red", "green")
+        return better(first, second)
+
+    judging, _ = judged(votes, say)
+    assert judging.now.failures == {"it went on for another turn, or was deleted, while it was judged": 1}
+    assert votes.rows() == []
+
+
 def test_a_judge_that_always_takes_the_first_is_found_out(votes):
     battle(votes, "apple", "pear", "left")
     battle(votes, "fig", "plum", "left")

@@ -139,6 +139,12 @@ def test_many_threads_vote_at_once(tmp_path):
     assert votes.counts() == [Count("a", "b", first_wins=60)]
 
 
+LATER = tuple(  # what is sent with a second question
+    [*ASKED, {"role": "assistant", "content": reply}, {"role": "user", "content": "And one more?"}]
+    for reply in ("five", "four")
+)
+
+
 def begin(votes, finished=True, **more):
     ticket = votes.start(Battle("blind", side("base", ""), side("tuned", ""), **more))
     if finished:
@@ -163,7 +169,47 @@ def test_replies_are_stored_once(votes):
     ticket = begin(votes)
     with pytest.raises(PlaygroundError, match="stored already"):
         votes.finish(ticket, "other", "words")
+    with pytest.raises(PlaygroundError, match="stored already"):
+        votes.go_on(ticket, (ASKED, ASKED), "other", "words")  # no turn more than there was
     assert votes.battles()[0]["left_reply"] == "five"
+
+
+def test_a_battle_goes_on_until_the_vote_which_is_on_all_of_it(votes):
+    ticket = begin(votes)
+    votes.go_on(ticket, LATER, "six", "seven!", (["gemma"], []))
+    votes.vote(ticket, "right")
+    (row,) = votes.export()
+    assert [message["content"] for message in row["left_messages"]] == ["What is 2 + 2?", "five", "And one more?"]
+    assert (row["left_reply"], row["right_reply"], row["prompt"]) == ("six", "seven!", "And one more?")
+    (row,) = votes.rows()
+    assert (row["left_length"], row["right_length"]) == (len("five" + "six"), len("four" + "seven!"))
+    with pytest.raises(PlaygroundError, match="has its vote already"):
+        votes.vote(ticket, "left")
+
+
+@pytest.mark.parametrize(
+    ("close", "sentence"),
+    [
+        (lambda votes, ticket: votes.vote(ticket, "left"), "has its vote already"),
+        (lambda votes, ticket: votes.reveal(ticket), "names of this battle have been shown"),
+        (lambda votes, ticket: votes.add_judgement(votes.battles()[0], "J", "left", {}), "a judge has voted on this"),
+    ],
+)
+def test_a_battle_that_is_over_goes_on_no_more(votes, close, sentence):
+    ticket = begin(votes)
+    close(votes, ticket)
+    with pytest.raises(PlaygroundError, match=sentence):
+        votes.go_on(ticket, LATER, "six", "seven")
+    with sqlite3.connect(votes.path) as connection:
+        assert connection.execute("SELECT left_reply FROM battles").fetchone() == ("five",)
+
+
+def test_a_judge_votes_on_what_it_has_read(votes):
+    ticket = begin(votes)
+    (read,) = votes.battles()
+    votes.go_on(ticket, LATER, "six", "seven")
+    assert votes.add_judgement(read, "J", "left", {}) is False
+    assert votes.add_judgement(votes.battles()[0], "J", "left", {}) is True
 
 
 def test_a_double_click_is_one_vote(votes):
@@ -212,10 +258,10 @@ def test_a_vote_reveals_and_a_second_one_says_that_there_is_one(votes):
     assert votes.rows()[0]["winner"] == "tie"
 
 
-@pytest.mark.parametrize("act", ["vote", "reveal", "finish"])
+@pytest.mark.parametrize("act", ["vote", "reveal", "finish", "go_on"])
 def test_a_battle_of_another_visitor_is_left_alone(votes, act):
     mine, other = begin(votes), begin(votes)
-    arguments = {"vote": ["left"], "reveal": [], "finish": ["a", "b"]}[act]
+    arguments = {"vote": ["left"], "reveal": [], "finish": ["a", "b"], "go_on": [LATER, "a", "b"]}[act]
     for ticket in (Ticket(mine.id, other.token), Ticket(mine.id, "")):
         with pytest.raises(PlaygroundError, match="not yours"):
             getattr(votes, act)(ticket, *arguments)
@@ -241,8 +287,9 @@ def test_the_token_is_stored_as_a_hash_and_never_shown(votes):
 
 def test_judges_are_counted_apart_from_people(votes):
     ticket = begin(votes)
-    assert votes.add_judgement(ticket.id, "lane J", "right", {"first": "B", "second": "A"}) is True
-    assert votes.add_judgement(ticket.id, "lane J", "left", {}) is False
+    (battle,) = votes.battles()
+    assert votes.add_judgement(battle, "lane J", "right", {"first": "B", "second": "A"}) is True
+    assert votes.add_judgement(battle, "lane J", "left", {}) is False
     assert votes.counts() == []
     votes.vote(ticket, "left")  # a judge reveals nothing
     assert votes.counts() == [Count("base", "tuned", first_wins=1)]
@@ -331,6 +378,23 @@ def test_a_file_of_version_1_keeps_every_vote(version_1):
     with sqlite3.connect(version_1.path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_a_file_of_version_2_keeps_its_votes_and_its_open_battles_can_go_on(votes):
+    votes.vote(begin(votes), "left")
+    ticket = begin(votes)
+    with sqlite3.connect(votes.path) as connection:
+        connection.executescript(
+            "DROP TRIGGER replies_are_final;"
+            "CREATE TRIGGER replies_are_final BEFORE UPDATE OF left_reply, right_reply ON battles"
+            " WHEN OLD.finished_at IS NOT NULL BEGIN SELECT RAISE(ABORT, 'finished'); END;"
+            "PRAGMA user_version = 2;"
+        )
+    connection.close()
+    assert votes.counts() == [Count("base", "tuned", first_wins=1)]
+    votes.go_on(ticket, LATER, "six", "seven")
+    votes.vote(ticket, "right")
+    assert votes.counts()[0].total == 2
 
 
 def test_a_migration_that_fails_leaves_the_old_file_as_it_was(version_1, monkeypatch):

@@ -235,6 +235,36 @@ def test_regenerate_asks_one_lane_again_with_another_seed(services, view):
         list(side_by_side.regenerate(services, view, 3, chat, "", False, True, 4, *values()))
 
 
+def test_regenerate_asks_all_lanes_their_last_question_again(services, view):
+    chat = Chat()
+    enqueue(services, ["one"], ["uno"], ["two"], ["due"])
+    send(services, view, chat, "first", count=2)
+    send(services, view, chat, "second", count=2)
+    for number, replies in enumerate((("deux", "zwei"), ("dos", "dva")), 1):
+        enqueue(services, *([text] for text in replies))
+        shown = {}
+        for update in side_by_side.regenerate(services, view, None, chat, "", False, True, 3, *values()):
+            shown |= update
+        before = ([("user", "first"), ("assistant", old), ("user", "second")] for old in ("one", "uno"))
+        assert [texts(shown[view.lanes[i].chatbot]) for i in (0, 1)] == [
+            [*turns, ("assistant", reply)] for turns, reply in zip(before, replies, strict=True)
+        ]
+        assert [reply.lane.sampling.seed for reply in services.engine.asked[-2:]] == [number, number]
+        assert view.prompt not in shown  # the next question may stand in it already
+    assert (shown[view.again]["interactive"], view.lanes[2].chatbot in shown) == (True, False)
+    side_by_side.vote(services, view, "left", chat, 0, 1)
+    assert services.votes.export()[0]["left_messages"][1]["content"] == "one"
+    enqueue(services, ["three"], ["tre"])
+    send(services, view, chat, "third", count=2)
+    assert services.engine.asked[-1].lane.sampling.seed == 0
+
+
+def test_all_lanes_are_asked_again_only_after_a_question(services, view):
+    with pytest.raises(PlaygroundError, match="nothing has been asked yet"):
+        list(side_by_side.regenerate(services, view, None, Chat(), "", False, True, 2, *values()))
+    assert view.again.visible is False
+
+
 def test_clear_empties_all_lanes_or_one(services, view):
     chat = Chat()
     enqueue(services, ["one"], ["uno"])

@@ -181,8 +181,94 @@ def test_what_cannot_be_asked_is_refused(services, view, given, sentence):
 def test_the_next_battle_waits_for_the_vote(services, view):
     duel = Duel()
     ask(services, view, duel, ["a"], ["b"])
-    with pytest.raises(PlaygroundError, match="waits for your vote"):
-        ask(services, view, duel)
+    for source, prompt in ((OWN, " "), (BUILT_IN, "")):
+        with pytest.raises(PlaygroundError, match="waits for your vote; vote, skip it, or write a follow-up"):
+            ask(services, view, duel, source=source, prompt=prompt)
+    assert len(services.engine.asked) == 2
+
+
+# --- more than one turn ---
+
+
+def test_both_lanes_go_on_before_the_vote_which_is_on_the_conversation(services, view):
+    duel = Duel()
+    shown = ask(services, view, duel, ["apple"], ["pear"], source=BUILT_IN, category="maths")
+    question = duel.sent[0][0]["content"]
+    assert (shown[view.prompt]["interactive"], shown[view.prompt]["value"]) == (True, "")
+    assert shown[view.ask] == gr.update(visible=True, value="Ask both")
+    for number in (2, 3):
+        shown = ask(services, view, duel, [f"a{number}"], [f"b{number}"], source=BUILT_IN, prompt=f"turn {number}")
+    asked = [[m["content"] for m in reply.conversation.messages] for reply in services.engine.asked[-2:]]
+    assert asked == [
+        [question, "apple", "turn 2", "a2", "turn 3"],
+        [question, "pear", "turn 2", "b2", "turn 3"],
+    ]
+    assert len({reply.lane.label for reply in services.engine.asked}) == 2  # the same two all along
+    assert [said(shown[chat])[-1] for chat in view.chats] == ["a3", "b3"]
+    assert not any("SmolLM2" in str(value) for value in shown.values())
+    assert services.votes.rows() == []
+    shown = battle.vote(services, view, "left", duel)
+    assert "It is on all 3 turns" in shown[view.reveal]
+    battle.vote(services, view, "right", duel)
+    (row,) = services.votes.export()
+    assert (row["winner"], row["category"], row["left_reply"], row["right_reply"]) == ("left", "maths", "a3", "b3")
+    assert [m["content"] for m in row["right_messages"]] == asked[1]
+    shown = ask(services, view, duel, ["x"], ["y"])
+    assert said(shown[view.chats[0]]) == ["Name a fruit.", "x"]
+
+
+def test_a_name_given_away_in_an_earlier_turn_is_flagged(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["I am SmolLM2"], ["pear"])
+    ask(services, view, duel, ["red"], ["green"], prompt="And a colour?")
+    battle.vote(services, view, "left", duel)
+    assert services.votes.export()[0]["left_leaks"] == ["smollm2"]
+
+
+def test_there_is_no_vote_while_a_follow_up_is_answered(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["apple"], ["pear"])
+    for text in (["a", "b"], ["x", "y"]):
+        services.engine.enqueue(*text)
+    rounds = battle.ask(services, view, duel, OWN, "any", "And a colour?")
+    next(rounds)
+    assert list(battle.vote(services, view, "left", duel)) == [view.reveal]
+    with pytest.raises(PlaygroundError, match="still answering"):
+        next(battle.ask(services, view, duel, OWN, "any", "again"))
+    rounds.close()  # the browser has gone: what was there before can be voted on
+    assert [reply.finish_reason for reply in services.engine.asked[2:]] == ["cancelled", "cancelled"]
+    battle.vote(services, view, "left", duel)
+    (row,) = services.votes.export()
+    assert (row["left_reply"], len(row["left_messages"])) == ("apple", 1)
+
+
+def test_a_follow_up_that_fails_leaves_the_vote_and_the_names_hidden(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["apple"], ["pear"])
+    names = [lane.label for lane in duel.sides]
+    services.engine.enqueue("fine")
+    services.engine.enqueue(error=f"the prompt is too long for {names[1]} <b>")
+    shown = ask(services, view, duel, prompt="And a colour?")
+    assert "vote is without it: the prompt is too long for one of the lanes &lt;b&gt;" in shown[view.reveal]
+    assert [said(shown[chat])[-1] for chat in view.chats] == ["apple", "pear"]
+    assert (shown[view.prompt]["value"], shown[view.prompt]["interactive"]) == ("And a colour?", True)
+    services.engine.refusals = {lane.template: f"{lane.label} reads 2,048 at most" for lane in duel.sides}
+    shown = ask(services, view, duel, prompt="And a colour?")
+    assert "one of the lanes reads 2,048 at most" in shown[view.reveal]
+    assert all(shown[button]["interactive"] for button in (*view.buttons, view.skip))
+    battle.vote(services, view, "tie", duel)
+    assert services.votes.export()[0]["left_reply"] == "apple"
+
+
+def test_a_follow_up_has_the_bounds_of_a_question_and_keeps_its_field(services, view):
+    duel = Duel()
+    assert battle.set_source(duel, BUILT_IN)["interactive"] is False
+    ask(services, view, duel, ["apple"], ["pear"])
+    assert battle.set_source(duel, BUILT_IN) == gr.skip()
+    with pytest.raises(PlaygroundError, match="at most 20,000 characters, this one has 20,001"):
+        ask(services, view, duel, prompt="x" * 20_001)
+    battle.skip(services, view, duel)
+    assert services.votes.rows() == []
 
 
 def test_questions_come_from_the_category_or_the_class_without_repeats(services, view):
@@ -193,12 +279,12 @@ def test_questions_come_from_the_category_or_the_class_without_repeats(services,
         battle.skip(services, view, duel)
     assert sorted(duel.asked) == ["one", "two"]
     ask(services, view, duel, ["a"], ["b"], source=BUILT_IN, category="maths")
-    assert duel.prompt in prompt_sets()["maths"]
+    assert duel.asked[-1] in prompt_sets()["maths"]
     battle.vote(services, view, "tie", duel)
     assert services.votes.rows()[0]["category"] == "maths"
     ask(services, view, duel, ["a"], ["b"], source=BUILT_IN)
     battle.vote(services, view, "tie", duel)
-    assert duel.prompt in prompt_sets()[services.votes.rows()[1]["category"]]
+    assert duel.asked[-1] in prompt_sets()[services.votes.rows()[1]["category"]]
 
 
 def test_the_keys_1_to_4_press_the_buttons_in_their_order(view):

@@ -113,7 +113,7 @@ def test_battles_that_gave_a_name_away_are_left_out_unless_asked_for(voted):
 def test_judges_never_change_the_ratings_of_people(voted):
     before = look(voted)
     for battle in voted.votes.battles(judge="J"):
-        voted.votes.add_judgement(battle["id"], "J", "right", {"first": "B", "second": "A"})
+        voted.votes.add_judgement(battle, "J", "right", {"first": "B", "second": "A"})
     assert look(voted)["table"] == before["table"]
 
 

@@ -10,7 +10,7 @@ from playground.ui import lanes
 from playground.ui.arena import chat as chat_view
 from playground.ui.arena import compare, side_by_side, snapshot
 from playground.ui.arena.chat import EDIT, KEEP, Chat
-from tests.ui.test_arena import EVIL, LANES, MODEL, send
+from tests.ui.test_arena import EVIL, LANES, MODEL, send, values
 
 SYSTEM = "Answer in one word."
 
@@ -36,6 +36,32 @@ def test_an_edited_question_takes_the_place_of_the_last_one(services, view):
     assert contents(chat.histories[0]) == ["first", "one", "second", "three"]
     assert contents(services.engine.asked[-1].conversation.messages) == ["first", "uno", "second"]
     assert (shown[view.edit], chat.editing) == (gr.update(value=EDIT, visible=True), False)
+
+
+def test_a_lane_that_sat_out_the_edited_round_keeps_its_turns(services, view):
+    chat = Chat()
+    for text in ("a", "b", "c", "d", "e", "f"):
+        services.engine.enqueue(text)
+    send(services, view, chat, "first", count=2)
+    send(services, view, chat, "secnod", count=1)
+    side_by_side.clear(view, chat, 0)
+    send(services, view, chat, "third", count=1)
+    side_by_side.edit(view, chat)
+    send(services, view, chat, "second", count=2)
+    assert contents(services.engine.asked[-2].conversation.messages) == ["second"]
+    assert contents(services.engine.asked[-1].conversation.messages) == ["first", "b", "second"]
+
+
+def test_an_edited_question_can_be_asked_again(services, view):
+    chat = Chat()
+    for text in ("one", "two", "three", "four"):
+        services.engine.enqueue(text)
+    send(services, view, chat, "first", count=1)
+    send(services, view, chat, "secnod", count=1)
+    side_by_side.edit(view, chat)
+    send(services, view, chat, "second", count=1)
+    list(side_by_side.regenerate(services, view, None, chat, "", False, True, 1, *values()))
+    assert contents(chat.histories[0]) == ["first", "one", "second", "four"]
 
 
 def test_the_button_to_edit_is_there_while_a_question_is(services, view):

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -30,47 +29,17 @@ def load_base(folder: Path, config: TrainConfig, device: str = "auto"):
     """The base model for a run; on a CPU, 4 bits too (bitsandbytes has kernels for it, slow ones)."""
     from playground.core import models
 
-    if config.quantised and find_spec("bitsandbytes") is None:
-        raise PlaygroundError(
-            "4-bit weights need the package bitsandbytes, which is not installed: pip install bitsandbytes"
-        )
-    if config.quantised and not torch.cuda.is_available():
-        loaded = _load_4bit_on_cpu(folder, config)
-    else:
-        loaded = models.load(folder, config.dtype, device, config.quantised)
+    device = "cpu" if config.quantised and not torch.cuda.is_available() else "auto"
+    loaded = models.load(folder, config.dtype, device, load_in_4bit=config.quantised)
     if loaded.device.type == "cpu":
         # measured: a fifth faster than sdpa for short padded batches
         loaded.model.set_attn_implementation("eager")
-    return loaded
-
-
-def _load_4bit_on_cpu(folder: Path, config: TrainConfig):
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    from playground.core import models
-    from playground.core.tokenizer import Tokenizer
-
-    dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-    model = AutoModelForCausalLM.from_pretrained(
-        models.check_folder(folder),
-        dtype=dtype,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-        device_map={"": "cpu"},
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        ),
-    )
     # In evaluation mode bitsandbytes repacks the weights for a kernel that has no backward pass, and keeps them so: the
     # training after the first evaluation would then go on with wrong gradients.
-    for part in model.modules():
+    for part in loaded.model.modules():
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
-    return models.Loaded(model.eval(), Tokenizer.load(folder), Path(folder), torch.device("cpu"), dtype)
+    return loaded
 
 
 def check_folder(folder: Path, config: TrainConfig) -> None:

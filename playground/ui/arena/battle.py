@@ -1,8 +1,9 @@
-"""Blind battle: two hidden lanes answer the same question, a vote, then their names."""
+"""Blind battle: two hidden lanes answer the same question, and further ones; then a vote, then their names."""
 
 import html
 import secrets
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ CHOICES = {
     "tie": "Tie",
     "both bad": "Both bad",
 }
+FOLLOW_UP = "Vote below, or ask both a follow-up"
 REASONS = {"stop": "finished", "length": "cut at the longest reply", "cancelled": "stopped"}
 
 CSS = """
@@ -55,19 +57,21 @@ if (!window.battleKeys) {
 }
 """
 HELP = (
-    '<div class="battle-line">Ask something: two lanes of the pool answer, and you do not see which. Say which reply '
-    "is better (keys 1 left, 2 right, 3 tie, 4 both bad); then the names are shown.</div>"
+    '<div class="battle-line">Ask something: two lanes of the pool answer, and you do not see which. Say which is '
+    "better (keys 1 left, 2 right, 3 tie, 4 both bad), or go on with them first; after the vote the names are shown."
+    "</div>"
 )
 
 
 @dataclass
 class Duel:
-    """One visitor's battle. `tickets` holds the right to vote: whoever takes it out may use it."""
+    """One visitor's battle. `tickets` holds the right to go on with it or to vote: whoever takes it out may use it."""
 
+    visitor: str = field(default="", compare=False)  # tells visitors apart, and nothing else
     sides: tuple = ()  # the lanes, left and right
-    replies: tuple = ()
+    sent: tuple[list[dict], list[dict]] = ([], [])  # the conversation of each, up to the newest question
+    replies: tuple = ()  # to that question
     leaks: tuple = ((), ())
-    prompt: str = ""
     tickets: list[Ticket] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # prompts this visitor had before
     votes: int = 0
@@ -75,6 +79,12 @@ class Duel:
     @property
     def busy(self) -> bool:
         return any(not reply.done for reply in self.replies)
+
+    @property
+    def said(self) -> tuple[list[dict], list[dict]]:
+        """The conversation of each with its newest reply."""
+        pairs = zip(self.sent, self.replies, strict=True)
+        return tuple([*sent, {"role": "assistant", "content": reply.text}] for sent, reply in pairs)
 
 
 @dataclass(frozen=True)
@@ -137,12 +147,7 @@ def build(services: Services) -> View:
     session.build(services, line)
     view = View(prompt, ask_button, stop_button, chats, lines, buttons, skip_button, reveal, line)
 
-    source.change(
-        lambda chosen: gr.update(interactive=chosen == OWN, value="", placeholder=_placeholder(chosen)),
-        source,
-        prompt,
-        **QUIET,
-    )
+    source.change(set_source, [duel, source], prompt, **QUIET)
     gr.on(
         [ask_button.click, prompt.submit],
         partial(shown(ask), services, view),
@@ -170,6 +175,13 @@ def _side(title: str):
         return chat, gr.HTML()
 
 
+def set_source(duel: Duel, source: str):
+    """What the field for the question says; that of a follow-up stays as it is."""
+    if duel.tickets or duel.busy:
+        return gr.skip()
+    return gr.update(interactive=source == OWN, value="", placeholder=_placeholder(source))
+
+
 def _placeholder(source: str) -> str:
     if source == OWN:
         return "Ask two hidden lanes the same thing"
@@ -180,29 +192,92 @@ def _placeholder(source: str) -> str:
 
 
 def ask(services: Services, view: View, duel: Duel, source: str, category: str, prompt: str) -> Iterator[dict]:
-    """Draw two lanes, ask both at once, store what they say; then the vote is open."""
+    """Draw two lanes, ask both at once, store what they say; then the vote is open. Before it: ask both a follow-up."""
     if duel.busy:
         raise PlaygroundError("both lanes are still answering; wait, or press Stop")
     if duel.tickets:
-        raise PlaygroundError("this battle waits for your vote; vote, or skip it")
+        yield from _go_on(services, view, duel, source, prompt)
+        return
     seed = secrets.randbelow(2**31)
     category, prompt = _question(services, duel, source, category, prompt, seed)
     lanes, name = _drawn(services, seed)
-    asked = Conversation([{"role": "user", "content": prompt}], [])
-    replies = tuple(services.engine.replies([(lane, asked) for lane in lanes]))
+    asked = [{"role": "user", "content": prompt}]
+    duel.visitor = duel.visitor or uuid.uuid4().hex
+    replies = _replies(services, duel, lanes, (asked, asked))
     try:
-        sides = [Side(lane.label, _settings(lane), asked.messages) for lane in lanes]
+        sides = [Side(lane.label, _settings(lane), asked) for lane in lanes]
         ticket = services.votes.start(Battle("blind", *sides, name, category))
     except BaseException:
         _cancel(replies)
         raise
-    duel.sides, duel.replies, duel.prompt, duel.leaks = lanes, replies, prompt, ((), ())
+    duel.sides, duel.sent, duel.replies, duel.leaks = lanes, (asked, asked), replies, ((), ())
     duel.asked.append(prompt)
     try:
         yield from _stream(services, view, duel)
     finally:
         _cancel(replies)  # also when the browser has gone
     yield _over(services, view, duel, ticket, source)
+
+
+def _go_on(services: Services, view: View, duel: Duel, source: str, prompt: str) -> Iterator[dict]:
+    """Ask both lanes a follow-up; where it fails, the vote is on what was there before."""
+    if not (prompt or "").strip():
+        raise PlaygroundError("this battle waits for your vote; vote, skip it, or write a follow-up for both lanes")
+    _check_length(prompt)
+    ticket = duel.tickets.pop()  # no vote while they answer
+    before = duel.sent, duel.replies
+    went_on = False
+    try:
+        sent = tuple([*turns, {"role": "user", "content": prompt}] for turns in duel.said)
+        duel.sent, duel.replies = sent, _replies(services, duel, duel.sides, sent)
+        try:
+            yield from _stream(services, view, duel)
+        finally:
+            _cancel(duel.replies)
+        failed = next((str(reply.error) for reply in duel.replies if reply.error), None)
+        if failed or all(not reply.text for reply in duel.replies):
+            raise PlaygroundError(failed or "neither lane wrote anything")
+        leaks = _leaks(duel)
+        services.votes.go_on(ticket, sent, *(reply.text for reply in duel.replies), leaks)
+        duel.leaks, went_on = leaks, True
+    except PlaygroundError as error:
+        why = _nameless(str(error), duel.sides)
+        told = (
+            f'<div class="notice failed"><p>The follow-up failed, the vote is without it: {html.escape(why)}</p></div>'
+        )
+    finally:
+        if not went_on:
+            duel.sent, duel.replies = before
+        duel.tickets.append(ticket)
+    update = _votable(view) if went_on else {**_votable(view), view.prompt: gr.update(value=prompt, interactive=True)}
+    if not went_on:
+        chats = zip(view.chats, duel.sent, duel.replies, strict=True)
+        update |= {view.reveal: told, **{chat: bubbles(turns, reply) for chat, turns, reply in chats}}
+    yield update
+
+
+def _replies(services: Services, duel: Duel, lanes: tuple, sent: tuple) -> tuple:
+    requests = [(lane, Conversation(list(turns), [])) for lane, turns in zip(lanes, sent, strict=True)]
+    return tuple(services.engine.replies(requests, visitor=duel.visitor))
+
+
+def _leaks(duel: Duel) -> tuple:
+    """What gives each side's name away, in any of its replies."""
+    words = battles.telltales([lane.model for lane in duel.sides], [lane.adapter or "" for lane in duel.sides])
+    asked = _text(duel.sent[0], "user")
+    return tuple(tuple(battles.leaks(_text(turns, "assistant"), words, asked)) for turns in duel.said)
+
+
+def _text(turns: list[dict], role: str) -> str:
+    return "\n".join(message["content"] for message in turns if message["role"] == role)
+
+
+def _nameless(sentence: str, lanes: tuple) -> str:
+    """A sentence of the engine without what names a lane: its battle still waits for a vote."""
+    names = {name for lane in lanes for name in (lane.label, lane.name, lane.model, lane.adapter or "") if name}
+    for name in sorted(names, key=len, reverse=True):
+        sentence = sentence.replace(name, "one of the lanes")
+    return sentence
 
 
 def _question(services: Services, duel: Duel, source: str, category: str, prompt: str, seed: int) -> tuple[str, str]:
@@ -220,11 +295,15 @@ def _question(services: Services, duel: Duel, source: str, category: str, prompt
         return chosen[drawn], drawn
     if not (prompt or "").strip():
         raise PlaygroundError("write a question first, or take a built-in one")
+    _check_length(prompt)
+    return category, prompt
+
+
+def _check_length(prompt: str) -> None:
     if len(prompt) > MAX_CHARACTERS:
         raise PlaygroundError(
             f"a question may have at most {MAX_CHARACTERS:,} characters, this one has {len(prompt):,}; shorten it"
         )
-    return category, prompt
 
 
 def _drawn(services: Services, seed: int) -> tuple[tuple, str]:
@@ -247,9 +326,8 @@ def _settings(lane) -> dict:
 
 
 def _stream(services: Services, view: View, duel: Duel) -> Iterator[dict]:
-    question = [{"role": "user", "content": duel.prompt}]
     update = {
-        view.prompt: gr.update(value=duel.prompt, interactive=False),
+        view.prompt: gr.update(value=duel.sent[0][-1]["content"], interactive=False),
         view.ask: gr.update(visible=False),
         view.stop: gr.update(visible=True),
         view.reveal: "",
@@ -258,8 +336,8 @@ def _stream(services: Services, view: View, duel: Duel) -> Iterator[dict]:
     while True:
         done = not duel.busy  # read before the texts, so that the last text is never missed
         loading = any(services.engine.state(lane.model, lane.adapter).startswith("loading") for lane in duel.sides)
-        for chat, line, reply in zip(view.chats, view.lines, duel.replies, strict=True):
-            update |= {chat: bubbles(question, reply), line: _line(reply, loading)}
+        for chat, line, turns, reply in zip(view.chats, view.lines, duel.sent, duel.replies, strict=True):
+            update |= {chat: bubbles(turns, reply), line: _line(reply, loading)}
         yield update
         if done:
             return
@@ -282,14 +360,20 @@ def _over(services: Services, view: View, duel: Duel, ticket: Ticket, source: st
     failed = [str(reply.error) for reply in duel.replies if reply.error]
     if failed or all(not reply.text for reply in duel.replies):
         return {**_ready(view, source), view.reveal: _failed(failed[0] if failed else "neither lane wrote anything")}
-    words = battles.telltales([lane.model for lane in duel.sides], [lane.adapter or "" for lane in duel.sides])
-    duel.leaks = tuple(tuple(battles.leaks(reply.text, words, duel.prompt)) for reply in duel.replies)
+    duel.leaks = _leaks(duel)
     try:
         services.votes.finish(ticket, *(reply.text for reply in duel.replies), duel.leaks)
     except PlaygroundError as error:
         return {**_ready(view, source), view.reveal: _failed(str(error))}
     duel.tickets.append(ticket)
+    return _votable(view)
+
+
+def _votable(view: View) -> dict:
+    """The vote is open, and so is the field for a follow-up."""
     return {
+        view.prompt: gr.update(interactive=True, value="", placeholder=FOLLOW_UP),
+        view.ask: gr.update(visible=True, value="Ask both"),
         view.stop: gr.update(visible=False),
         **{button: gr.update(interactive=True) for button in (*view.buttons, view.skip)},
     }
@@ -302,7 +386,7 @@ def _failed(why: str) -> str:
 def _ready(view: View, source: str = OWN) -> dict:
     """A new battle can begin."""
     return {
-        view.prompt: gr.update(interactive=source == OWN, value=""),
+        view.prompt: gr.update(interactive=source == OWN, value="", placeholder=_placeholder(source)),
         view.ask: gr.update(visible=True, value="Next battle"),
         view.stop: gr.update(visible=False),
         **{button: gr.update(interactive=False) for button in (*view.buttons, view.skip)},
@@ -346,9 +430,15 @@ def revealed(duel: Duel, choice: str | None) -> str:
     for side, lane, leaks in zip(("Left", "Right"), duel.sides, duel.leaks, strict=True):
         flag = f' <span class="leak">(it gave away: {html.escape(", ".join(leaks))})</span>' if leaks else ""
         rows.append(f"<p>{side} was <b>{html.escape(lane.label)}</b>{flag}</p>")
-    said = f"Your vote: {CHOICES[choice].lower()}." if choice else "You skipped this one; it has no vote."
+    turns = _turns(duel.sent[0])
+    on = f" It is on all {turns} turns." if turns > 1 else ""
+    said = f"Your vote: {CHOICES[choice].lower()}.{on}" if choice else "You skipped this one; it has no vote."
     rows.append(f'<p class="battle-line">{said} Votes you gave: {duel.votes}</p>')
     return f'<div class="battle-reveal">{"".join(rows)}</div>'
+
+
+def _turns(sent: list[dict]) -> int:
+    return sum(message["role"] == "user" for message in sent)
 
 
 def stop(duel: Duel) -> None:

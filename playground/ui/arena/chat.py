@@ -29,6 +29,7 @@ class Chat:
     lanes: list = field(default_factory=lambda: [None] * MAX_LANES)  # as asked in the last round
     asked: list = field(default_factory=lambda: [None] * MAX_LANES)  # the messages each of them was sent
     attempts: list[int] = field(default_factory=lambda: [0] * MAX_LANES)  # how often the last question was asked again
+    question: str = ""  # the last one
     editing: bool = False  # the next prompt takes the place of the last question and its answers
     battle: str = ""  # id of what can be voted on; empty before the first round and after the vote
 
@@ -67,6 +68,7 @@ class View:
     send: gr.Button
     stop: gr.Button
     edit: gr.Button
+    again: gr.Button
     lanes: tuple[LaneView, ...]
     left: gr.Dropdown
     right: gr.Dropdown
@@ -77,7 +79,8 @@ class View:
     def round_outputs(self) -> list:
         """What a round of answers may change."""
         per_lane = [c for lane in self.lanes for c in (lane.chatbot, lane.status, lane.stop, lane.again, lane.exact)]
-        return [self.prompt, self.send, self.stop, self.edit, *per_lane, *self.vote_buttons, self.left, self.right]
+        buttons = (self.send, self.stop, self.edit, self.again)
+        return [self.prompt, *buttons, *per_lane, *self.vote_buttons, self.left, self.right]
 
 
 # --- a round: every lane answers ---
@@ -95,11 +98,12 @@ def send(services, view, chat, prompt, system, tools, sanitize, count, *values) 
             " shorten it and send again"
         )
     lanes = read_lanes(services, count, sanitize, values)
-    before = [_before_last(history) if chat.editing else history for history in chat.histories]
+    # a lane that sat out the last round keeps what it was asked before
+    edited = [chat.editing and _last_question(history) == chat.question for history in chat.histories]
+    before = [_before_last(h) if again else h for h, again in zip(chat.histories, edited, strict=True)]
     histories = [[*before[index], {"role": "user", "content": prompt}] for index in range(count)]
     asked = dict(enumerate(zip(lanes, histories, read_systems(count, system, values), strict=True)))
-    chat.attempts = [0] * MAX_LANES
-    yield from _answer(services, view, chat, asked, tools)
+    yield from _answer(services, view, chat, asked, tools, prompt)
 
 
 def _before_last(history: list[dict]) -> list[dict]:
@@ -115,11 +119,10 @@ def edit(view: View, chat: Chat) -> dict:
     if chat.editing:
         chat.editing = False
         return {view.prompt: "", view.edit: EDIT}
-    last = next((_last_question(history) for history in chat.histories if history), None)
-    if last is None:
+    if not any(chat.histories):
         raise PlaygroundError("nothing has been asked yet; write a prompt and send it")
     chat.editing = True
-    return {view.prompt: last, view.edit: KEEP}
+    return {view.prompt: chat.question, view.edit: KEEP}
 
 
 def _last_question(history: list[dict]) -> str | None:
@@ -127,23 +130,29 @@ def _last_question(history: list[dict]) -> str | None:
 
 
 def regenerate(services, view, index, chat, system, tools, sanitize, count, *values) -> Iterator[dict]:
-    """Ask one lane its last question again, with the settings as they are now."""
+    """Ask one lane (None: all that were asked) its last question again, with the settings as they are now."""
     if chat.busy:
         raise PlaygroundError("the lanes are still answering; press Stop first")
-    history = chat.histories[index]
-    while history and history[-1]["role"] != "user":
-        history = history[:-1]
-    if not history:
+    again = [i for i in range(count) if chat.histories[i]] if index is None else [index]
+    if not again:
+        raise PlaygroundError("nothing has been asked yet; write a prompt and send it")
+    if not chat.histories[again[0]]:
         raise PlaygroundError(f"lane {index + 1} has not been asked anything yet")
-    lane = read_lanes(services, count, sanitize, values)[index]
-    chat.attempts[index] += 1
-    lane = with_seed(lane, lane.sampling.seed + chat.attempts[index])  # the same seed would give the same reply
-    asked = {index: (lane, history, read_systems(count, system, values)[index])}
-    yield from _answer(services, view, chat, asked, tools, keep_prompt=True)
+    lanes, systems = read_lanes(services, count, sanitize, values), read_systems(count, system, values)
+    asked = {}
+    for i in again:
+        question = {"role": "user", "content": _last_question(chat.histories[i])}
+        # the same seed would give the same reply
+        lane = with_seed(lanes[i], lanes[i].sampling.seed + chat.attempts[i] + 1)
+        asked[i] = (lane, [*_before_last(chat.histories[i]), question], systems[i])
+    yield from _answer(services, view, chat, asked, tools)
 
 
-def _answer(services, view, chat, asked: dict, tools: bool, keep_prompt: bool = False) -> Iterator[dict]:
-    """Stream `asked` ({lane index: (lane, history ending with the question, system prompt)}) into the page."""
+def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = None) -> Iterator[dict]:
+    """Stream `asked` ({lane index: (lane, history ending with the question, system prompt)}) into the page.
+
+    `new` is the question; None: it was asked before, so what stands in the prompt's field is the next one and stays.
+    """
     offered = schemas(list(TOOLS)) if tools else []
     sent = {
         index: [*([{"role": "system", "content": system}] if system.strip() else []), *history]
@@ -155,13 +164,15 @@ def _answer(services, view, chat, asked: dict, tools: bool, keep_prompt: bool = 
     for (index, (lane, history, _)), reply in zip(asked.items(), replies, strict=True):
         chat.histories[index], chat.lanes[index], chat.replies[index] = history, lane, reply
         chat.asked[index] = sent[index]
+        chat.attempts[index] = chat.attempts[index] + 1 if new is None else 0
     chat.battle = ""
     running = dict(zip(asked, replies, strict=True))
     try:
         update = {view.send: gr.update(visible=False), view.stop: gr.update(visible=True)}
         update |= {button: gr.update(interactive=False) for button in view.vote_buttons}
-        if not keep_prompt:
-            chat.editing = False
+        update[view.again] = gr.update(visible=True, interactive=False)
+        if new is not None:
+            chat.question, chat.editing = new, False
             update |= {view.prompt: "", view.edit: gr.update(value=EDIT, visible=True)}
         for index, reply in running.items():
             update[view.lanes[index].exact] = _exact(reply)
@@ -189,6 +200,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, keep_prompt: bool = 
                     chat.battle = uuid.uuid4().hex
                     update |= {button: gr.update(interactive=True) for button in view.vote_buttons}
                 update |= {view.send: gr.update(visible=True), view.stop: gr.update(visible=False)}
+                update[view.again] = gr.update(visible=any(chat.histories), interactive=True)
             yield update
             update = {}
             if running:
@@ -258,4 +270,5 @@ def clear(view: View, chat: Chat, index: int | None = None) -> dict:
         lane = view.lanes[cleared]
         update |= {lane.chatbot: [], lane.status: "", lane.exact: "", lane.again: gr.update(interactive=False)}
     update[view.edit] = gr.update(value=EDIT, visible=any(chat.histories))
+    update[view.again] = gr.update(visible=any(chat.histories))
     return update

@@ -118,6 +118,7 @@ def build(services: Services) -> View:
             send_button = gr.Button("Send", variant="primary", elem_id="arena-send")
             stop_button = gr.Button("Stop all", variant="stop", visible=False, elem_id="arena-stop")
             edit_button = gr.Button(EDIT, size="sm", visible=False, elem_id="arena-edit")
+            again_button = gr.Button("Regenerate all", size="sm", visible=False, elem_id="arena-again")
             clear_button = gr.Button("Clear", size="sm", elem_id="arena-clear")
     gr.Examples([[example] for example in EXAMPLES], inputs=prompt, label="Examples")
     with gr.Row():
@@ -151,7 +152,8 @@ def build(services: Services) -> View:
             for title in ("Left is better", "Right is better", "Tie", "Both bad")
         )
     totals = gr.HTML(elem_id="arena-counts")
-    view = View(prompt, send_button, stop_button, edit_button, views, left, right, vote_buttons, totals)
+    buttons = (send_button, stop_button, edit_button, again_button)
+    view = View(prompt, *buttons, views, left, right, vote_buttons, totals)
     compare.build(chat, left, right)
     token_view.build(services, chat, MAX_LANES)
     snapshot.build(chat)
@@ -168,14 +170,15 @@ def build(services: Services) -> View:
         show_progress="hidden",
         api_name="chat",
     )
-    for index, lane in enumerate(views):
-        lane.again.click(
+    for index, button in [*enumerate(lane.again for lane in views), (None, again_button)]:
+        button.click(
             partial(shown(regenerate), services, view, index),
             [chat, *round_inputs],
             view.round_outputs,
             show_progress="hidden",
             api_visibility="private",
         )
+    for index, lane in enumerate(views):
         lane.stop.click(partial(stop, index=index), chat, None, **QUIET)
         lane.chatbot.clear(partial(clear, view, index=index), chat, view.round_outputs, **QUIET)
         gr.on(
