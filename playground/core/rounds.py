@@ -68,10 +68,11 @@ class Report:
 
     def sentence(self) -> str:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.items())
-        return (
-            f"{self.rows:,} rows ({kinds}). {self.calls:,} calls, each fits its schema; {self.arguments:,} arguments, "
-            f"each found again in its question; no question twice, none that is asked in the test."
-        )
+        said = ["no question twice", "none that is asked in the test"]
+        if self.calls:
+            found = f"{self.arguments:,} arguments, each found again in its question"
+            said = [f"{self.calls:,} calls, each fits its schema", found, *said]
+        return f"{self.rows:,} rows ({kinds}): {'; '.join(said)}."
 
 
 @dataclass(frozen=True)

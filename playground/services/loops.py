@@ -101,7 +101,7 @@ class Loops:
     def all(self) -> list[Loop]:
         """Newest first; what cannot be read is left out."""
         found = []
-        for id in self._ids():
+        for id in self.ids():
             with contextlib.suppress(PlaygroundError):
                 found.append(self.load(id))
         return sorted(found, key=lambda loop: loop.id, reverse=True)
@@ -183,7 +183,7 @@ class Loops:
 
     def create(self, kit: Kit, n: int = 600, questions: int = 40, seed: int = 0, model: str = "") -> Iterator[Progress]:
         """Make the first round's rows and the questions of all rounds; the last step's result is the loop."""
-        if len(self._ids()) >= MAX_LOOPS:
+        if len(self.ids()) >= MAX_LOOPS:
             raise PlaygroundError(f"there are {MAX_LOOPS} loops; delete some of them first")
         if seed < 0:
             raise PlaygroundError(f"the seed must be 0 or more, got {seed}")
@@ -316,7 +316,7 @@ class Loops:
         """Kept where every tab sees it."""
         return self.datasets.add_rows((rounds.line(loop.kit, row) for row in rows), f"{name}.jsonl").name
 
-    def _ids(self) -> list[str]:
+    def ids(self) -> list[str]:
         try:
             return list(filter(ID.fullmatch, os.listdir(self._folder)))
         except (FileNotFoundError, NotADirectoryError):
