@@ -233,6 +233,10 @@ class Paths:
         return self.home / "scorecards"
 
     @property
+    def loops(self) -> Path:
+        return self.home / "loops"
+
+    @property
     def votes(self) -> Path:
         return self.home / "votes.sqlite3"
 

@@ -20,7 +20,7 @@ TEXT_ONLY = (
     *("toolloop", "synthesis", "phrases", "scoring", "ratings", "training.collate", "progress"),
     *("cores", "lint", "lint_case", "lint_checks", "report", "similarity", "token_counts", "split", "batch_view"),
     *("constrained", "template_variables", "template_faults", "scorecard", "question_sets", "jsonl", "generator"),
-    *("battles", "judge", "vote_files", "overfit", "run_card", "export", "ollama"),
+    *("rounds", "battles", "judge", "vote_files", "overfit", "run_card", "export", "ollama"),
     *("estimate", "training.layers", "training.formats", "training.recipes"),
 )
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "datasets")

@@ -1,10 +1,12 @@
-"""`playground tools`: `parse` replies, `run` a question with every step shown, `score` lanes on a set of questions."""
+"""`playground tools`: `parse` replies, `run` a question with every step shown, `score` lanes on a set of questions,
+`loop` through rows, training, score and more rows where the model is weakest."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
+from playground.commands.tool_loop import add_loop, loop
 from playground.commands.tool_run import FORMAT_HELP, MODEL, TUNED, add_mcp, add_run, mcp, printable, run, shown
 from playground.errors import PlaygroundError
 
@@ -227,5 +229,6 @@ COMMANDS = {
     "parse": (parse, _add_parse, "find the calls, the content and the reasoning in a model's reply"),
     "run": (run, add_run, "ask a question that may need tools, and see every step"),
     "score": (score, _add_score, "ask lanes a set of questions, and count their calls by what went wrong"),
+    "loop": (loop, add_loop, "make rows, train, score, add rows for the weakest error, and train again"),
     "mcp": (mcp, add_mcp, "serve the app's tools to other programs, over the Model Context Protocol"),
 }

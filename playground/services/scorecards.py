@@ -82,11 +82,11 @@ def entrants(
     return found
 
 
-def entrant(engine, lane: Lane, format: str = AUTO, mode: str = FREE) -> Entrant:
+def entrant(engine, lane: Lane, format: str = AUTO, mode: str = FREE, announce: bool = True) -> Entrant:
     """The lane as it is asked: greedy, and in a template that speaks of tools where `format` is "auto".
 
-    A format by name that is not the template's own is told to the model in the system prompt. `mode`: FREE, or a mode
-    of constrained decoding.
+    A format by name that is not the template's own is told to the model in the system prompt, unless it is not to
+    `announce`: an adapter may have learned tools and format by heart. `mode`: FREE, or a mode of constrained decoding.
     """
     title = lane.name + (f", {tool_formats.named(format).NAME}" if format != AUTO else "")
     if mode not in MODES:
@@ -109,7 +109,7 @@ def entrant(engine, lane: Lane, format: str = AUTO, mode: str = FREE) -> Entrant
         template = engine.template(lane)
         spoken = tool_formats.for_template(template, tokenizer)
     module = spoken if format == AUTO else tool_formats.named(format)
-    announced = module is not spoken
+    announced = announce and module is not spoken
     if mode != FREE:
         lane = _constrained(lane, module, announced, mode)
     column = Column(lane.label, lane.model, lane.adapter, template.name, module.NAME, template.hash, mode)

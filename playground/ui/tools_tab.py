@@ -8,10 +8,11 @@ from playground.core.tools import Tool
 from playground.services.hosts import is_local
 from playground.services.mcp import Mcp
 from playground.services.python_tool import Python, allowed
+from playground.services.scorecards import Scorecards
 from playground.ui import own_tools, scorecard
 from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.tool_talk import FREE, LANES, MODES, Talk
-from playground.ui.tools import mcp, model_tool
+from playground.ui.tools import loop, mcp, model_tool
 from playground.ui.tools.asking import again, ask, clear, decide, go_on, picked, stop
 from playground.ui.tools.choices import (
     about_tools,
@@ -54,6 +55,7 @@ CSS = (
 """
     + mcp.CSS
     + scorecard.CSS
+    + loop.CSS
 )
 
 
@@ -145,8 +147,11 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
     for event in changes:
         event.then(partial(schema_text, toolbox), [offered, own], schemas, **QUIET)
         event.then(partial(about_tools, toolbox), own, about, **QUIET)
+    cards = Scorecards(services.paths, services.engine)  # one: a loop's scorecards are in the list of all
+    with gr.Accordion("Guided loop: rows, training, score, rows for what went wrong", open=False, elem_id="tools-loop"):
+        loop.build(services, cards)
     with gr.Accordion("Scorecard: many questions, counted by what went wrong", open=False, elem_id="tools-scorecard"):
-        scorecard.build(services)
+        scorecard.build(services, cards)
     boxes = [first[0], first[1], second[0], second[1]]
     gr.on(None, partial(opened, services, view), None, [*boxes, lanes[0].chatbot], **QUIET)  # when the page opens
     gr.Timer(10).tick(partial(refresh, services, view), [first[1], second[1]], boxes, **QUIET)

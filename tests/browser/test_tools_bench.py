@@ -20,7 +20,7 @@ def shelf_of(title: str) -> str:
 server.run()
 '''
 REPLY = 180_000  # ms; a reply on a busy machine
-PANELS = ("tools-what", "tools-second", "tools-own", "tools-mcp", "tools-model-tool", "tools-scorecard")
+PANELS = ("tools-what", "tools-second", "tools-own", "tools-mcp", "tools-model-tool", "tools-loop", "tools-scorecard")
 
 
 @pytest.fixture
@@ -96,6 +96,27 @@ def test_a_scorecard_of_the_model_before_and_after_it_learned_to_call(bench):
     assert rows.count() == 4
     assert all(part in opened for part in ("Asked", "Raw reply", "Parsed", "Expected")), opened
     page.locator("#score-start").wait_for()
+
+
+def test_a_guided_loop_makes_rows_trains_a_step_and_another_page_finds_it(bench):
+    page = bench().page
+    unfold(page, "tools-loop")
+    page.locator("#loop-rows input").fill("24")
+    page.locator("#loop-questions input").fill("4")
+    page.locator("#loop-make").click()
+    page.locator("#loop-report", has_text="24 rows (").wait_for()
+    report = page.locator("#loop-report").inner_text()
+    assert "each fits its schema" in report
+    assert "4 held-out questions" in report
+    page.locator("#loop-train-steps input").fill("1")
+    page.locator("#loop-train").click()
+    page.locator("#loop-run", has_text="-round-1").wait_for()
+    other = bench().page
+    unfold(other, "tools-loop")
+    other.locator("#loop-steps li.now", has_text="Score").wait_for(timeout=2 * REPLY)
+    assert "Finished" in other.locator("#loop-run").inner_text()
+    other.locator("#loop-score").wait_for()
+    assert other.locator("#loop-train").is_hidden()
 
 
 def test_a_server_is_attached_its_tool_listed_and_let_go(bench, tmp_path):

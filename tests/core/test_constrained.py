@@ -53,7 +53,7 @@ def walk(vocabulary, text, mode="valid", format="hermes", schemas=SCHEMAS):
 
 def test_the_formats_that_can_be_held_are_those_with_json_arguments_and_a_beginning():
     names = (
-        "hermes react reasoning deepseek_v31 deepseek_v3 kimi_k2 mistral cohere apertus gigachat"
+        "hermes react reasoning deepseek_v31 deepseek_v3 kimi_k2 mistral minimax_m1 cohere apertus gigachat"
         " functionary_v31 internlm2 granite llama3_json xlam json"
     )
     assert names.split() == HELD

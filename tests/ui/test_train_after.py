@@ -9,6 +9,8 @@ import gradio as gr
 import pytest
 
 from playground.config import Paths, TrainConfig
+from playground.core import scorecard
+from playground.core.question_sets import Question
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.datasets import Datasets
@@ -91,6 +93,24 @@ def test_scorecards_of_the_adapter_are_named_under_its_old_name_too(services, st
     assert "demo &lt;40&gt;" in card.shown_card(services, store, "b")[0]
     run_of(services, "a")  # the old name is another run's now
     assert "None yet" in card.shown_card(services, store, "b")[0]
+
+
+def test_a_scorecard_says_what_the_adapter_was_worth_and_what_it_changed(services, store):
+    def column(title, adapter):
+        return scorecard.Column(title, "m", adapter, "chatml-tools", "hermes")
+
+    asked = [Question(str(n), "no tool", [{"role": "user", "content": str(n)}], [], []) for n in range(4)]
+    words = (["valid", "no_call", "no_call", "no_call"], ["no_call", "valid", "valid", "valid"])
+    rows = [scorecard.Row(c, q, word, "") for c, said in enumerate(words) for q, word in enumerate(said)]
+    columns = (column("plain <b>", None), column("tuned <b>", "a"))
+    made = scorecard.Card("20260101-000000-abcdef", "demo", 0.0, columns, tuple(asked), tuple(rows), "done")
+    services.paths.scorecards.mkdir()
+    runs.write_json(services.paths.scorecards / f"{made.id}.json", scorecard.to_json(made))
+    run_of(services)
+    shown = card.shown_card(services, store, "a")[0]
+    assert "tuned &lt;b&gt;: 3 of 4 valid, 75% (30% to 95%); before 1 of 4: 3 gained, 1 lost" in shown
+    assert card.figures(store, made.id, ["b"]) == ""
+    assert card.figures(store, "20260101-000000-000000", ["a"]) == ""
 
 
 def test_a_note_is_kept_and_shown_as_text(services, store):

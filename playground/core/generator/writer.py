@@ -57,12 +57,31 @@ class Request:
     missing: Slot | None = None
 
 
+class TooFew(PlaygroundError):
+    """There are not so many different rows; `made` holds those there are."""
+
+    def __init__(self, sentence: str, made: Made):
+        super().__init__(sentence)
+        self.made = made
+
+
 class _Not(Exception):
     """A row that is not kept; the text says why."""
 
 
-def rows(tools: Sequence[Spec], n: int, seed: int = 0, languages: Sequence[str] = ("en",), split: str = TRAIN) -> Made:
-    """`n` different rows; the same arguments give the same rows."""
+def rows(
+    tools: Sequence[Spec],
+    n: int,
+    seed: int = 0,
+    languages: Sequence[str] = ("en",),
+    split: str = TRAIN,
+    shares: dict[str, float] = SHARES,
+    asked: Sequence[str] = (),
+) -> Made:
+    """`n` different rows; the same arguments give the same rows.
+
+    `shares`: how much of each kind. `asked`: names of tools that questions are for; the others only stand beside.
+    """
     if not 1 <= n <= MAX_ROWS:
         raise PlaygroundError(f"n must be between 1 and {MAX_ROWS:,}, got {n:,}")
     if split not in (TRAIN, TEST):
@@ -72,19 +91,22 @@ def rows(tools: Sequence[Spec], n: int, seed: int = 0, languages: Sequence[str] 
         given = repr(unknown[0]) if unknown else "none"
         raise PlaygroundError(f"languages are {', '.join(LANGUAGES)}, got {given}")
     chosen = [LANGUAGES[code] for code in dict.fromkeys(languages)]
-    return _Writer(list(tools), split, chosen, random.Random(f"schemas {split} {seed}")).rows(n)
+    return _Writer(list(tools), split, chosen, random.Random(f"schemas {split} {seed}"), asked).rows(n, shares)
 
 
 class _Writer:
-    def __init__(self, tools: list[Spec], split: str, languages: list[Language], rng: random.Random):
-        self.tools, self.split, self.languages, self.rng = tools, split, languages, rng
+    def __init__(
+        self, tools: list[Spec], split: str, languages: list[Language], rng: random.Random, asked: Sequence[str] = ()
+    ):
+        self.split, self.languages, self.rng = split, languages, rng
+        self.tools = [spec for spec in tools if not asked or spec.name in asked]
         self.others = [*tools, *(own_tools(tools) if len(tools) < FEW else [])]
         self.made = Made()
         self.seen: set[str] = set()
         self.names: dict[tuple[str, str], dict[str, str]] = {}
 
-    def rows(self, n: int) -> Made:
-        kinds = self.rng.choices(list(SHARES), SHARES.values(), k=n)
+    def rows(self, n: int, shares: dict[str, float] = SHARES) -> Made:
+        kinds = self.rng.choices(list(shares), shares.values(), k=n)
         write: dict[str, Callable[[Language], tuple[Row, int]]] = {
             "one call": self.one,
             "several calls": self.several,
@@ -111,8 +133,9 @@ class _Writer:
                 self.made.rows.append(row)
                 self.made.proven += proven
                 return
-        raise PlaygroundError(
-            f"these tools give only {len(self.made.rows):,} different rows; ask for fewer, or add languages or tools"
+        raise TooFew(
+            f"these tools give only {len(self.made.rows):,} different rows; ask for fewer, or add languages or tools",
+            self.made,
         )
 
     def _once(self, row: Row) -> None:

@@ -39,6 +39,7 @@ from playground.core.tool_formats import (
     kimi_k2,
     lfm2,
     llama3_json,
+    minimax_m1,
     minimax_m2,
     mistral,
     olmo3,
@@ -72,7 +73,7 @@ FORMATS: dict[str, ModuleType] = {
     module.NAME: module
     for module in (
         *(hermes, react, reasoning, qwen3_coder, glm4, deepseek_v31, deepseek_v3, deepseek_v32, kimi_k2, mistral),
-        *(gpt_oss, functiongemma, gemma4, minimax_m2, seed_oss, cohere, command_r, apertus, gigachat),
+        *(gpt_oss, functiongemma, gemma4, minimax_m2, minimax_m1, seed_oss, cohere, command_r, apertus, gigachat),
         *(functionary_v31, functionary_v32),
         *(olmo3, internlm2, granite, phi4_mini, pythonic, lfm2, llama3_json, xlam, json_object),
     )
@@ -89,6 +90,7 @@ ALIASES = {
     **dict.fromkeys(("deepseekv32", "deepseek_v3_2", "deepseek_v3.2", "deepseek_v4", "dsml"), "deepseek_v32"),
     **dict.fromkeys(("seed", "seedoss"), "seed_oss"),
     **dict.fromkeys(("minimax", "minimax_m2.5"), "minimax_m2"),
+    **dict.fromkeys(("minimaxm1", "hunyuan", "hunyuan_a13b", "apriel"), "minimax_m1"),
     **dict.fromkeys(("cohere2", "command_r7b", "command_a"), "cohere"),
     **dict.fromkeys(("command_r_plus", "c4ai_command_r"), "command_r"),
     **dict.fromkeys(("gigachat3", "gigachat3.1"), "gigachat"),

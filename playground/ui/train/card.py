@@ -4,12 +4,14 @@ import contextlib
 import html
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import gradio as gr
 
 from playground.config import TrainConfig
+from playground.core import scorecard
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Run
@@ -142,10 +144,39 @@ def scorecards_html(services: Services, store: Scorecards, run: Run) -> str:
     rows = "".join(
         f"<tr><th>{time.strftime('%d %b %H:%M', time.localtime(entry.created))}</th>"
         f"<td>{html.escape(entry.name)}: {entry.done:,} of {entry.total:,} replies, "
-        f"{html.escape(', '.join(column.title for column in entry.columns))}</td></tr>"
+        f"{html.escape(', '.join(column.title for column in entry.columns))}{figures(store, entry.id, names)}</td></tr>"
         for entry in found.values()
     )
-    return f"<h4>Scorecards</h4><p>They open in the Tools tab, under Scorecard.</p><table>{rows}</table>"
+    return (
+        "<h4>Scorecards</h4><p>They open in the Tools tab, under Scorecard, where any two are compared too.</p>"
+        f"<table>{rows}</table>"
+    )
+
+
+def figures(store: Scorecards, id: str, names: Sequence[str]) -> str:
+    """What the adapter was worth in a scorecard, and what it changed against the model without it there."""
+    try:
+        card = store.load(id)
+    except PlaygroundError:
+        return ""
+    lines = []
+    for number, column in enumerate(card.columns):
+        valid = scorecard.cells(card.of(number))[scorecard.VALID]
+        if column.adapter not in names or not valid.total:
+            continue
+        low, high = valid.interval
+        said = f"{column.title}: {valid.count} of {valid.total} valid, {valid.rate:.0%} ({low:.0%} to {high:.0%})"
+        plain = next((i for i, other in enumerate(card.columns) if _is_before(other, column)), None)
+        if plain is not None and (change := scorecard.compare(card, plain, card, number)).questions:
+            before = change.words[scorecard.VALID][0]
+            said += f"; before {before.count} of {before.total}: {change.gained} gained, {change.lost} lost"
+        lines.append(f"<br>{html.escape(said)}")
+    return "".join(lines)
+
+
+def _is_before(other: scorecard.Column, column: scorecard.Column) -> bool:
+    """Whether it is the same lane without the adapter."""
+    return other.adapter is None and (other.model, other.mode) == (column.model, column.mode)
 
 
 def keep_note(services: Services, store: Scorecards, selected: str | None, text: str) -> str:
