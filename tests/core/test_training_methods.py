@@ -187,7 +187,10 @@ def test_qlora_on_a_cpu_trains_an_adapter_that_fits_the_plain_base(tmp_path, tok
 
 
 def test_4_bits_without_their_package_are_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+    from playground.core import models
+
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    tiny().save_pretrained(tmp_path)
     with pytest.raises(PlaygroundError, match="need the package bitsandbytes, .* pip install bitsandbytes"):
         methods.load_base(tmp_path, TrainConfig(method="qlora"))
 

@@ -160,7 +160,7 @@ def test_a_round_can_go_on_from_the_last_adapter_with_old_rows_beside_the_new(ma
     loop = train(made, loop, ON)
     config = made.jobs.started[-1]
     assert config.continue_from == loop.rounds[0].run
-    assert config.learning_rate == pytest.approx(1e-3)
+    assert config.learning_rate == pytest.approx(made.jobs.started[0].learning_rate / 2)
     assert len(made.datasets.load(config.data).conversations) == 20
 
 

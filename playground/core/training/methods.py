@@ -29,7 +29,7 @@ def load_base(folder: Path, config: TrainConfig, device: str = "auto"):
     """The base model for a run; on a CPU, 4 bits too (bitsandbytes has kernels for it, slow ones)."""
     from playground.core import models
 
-    device = "cpu" if config.quantised and not torch.cuda.is_available() else "auto"
+    device = "cpu" if config.quantised and not torch.cuda.is_available() else device
     loaded = models.load(folder, config.dtype, device, load_in_4bit=config.quantised)
     if loaded.device.type == "cpu":
         # measured: a fifth faster than sdpa for short padded batches
