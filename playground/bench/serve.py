@@ -2,12 +2,13 @@
 
 Each visitor asks its questions one after the other (a chat of `--turns` turns), all visitors at the same time. Named
 peers in the same run, on the same prompts: transformers' `generate` behind a lock (what a simple Space does), and
-transformers' own continuous batching where it runs on this device. Tokens/s are those of all visitors together; the
+transformers' own continuous batching, which takes no adapters. Tokens/s are those of all visitors together; the
 first token counts from the question, the following ones from one another. `ratio` is the tokens/s of most visitors ÷
 those of one.
 """
 
 import argparse
+import contextlib
 import itertools
 import random
 import statistics
@@ -29,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=2, help="questions of each visitor")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="model that all ask")
     parser.add_argument("--adapter", default="", help="adapter that every second visitor's lane uses")
-    parser.add_argument("--no-peers", action="store_true", help="leave out generate behind a lock")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="leave out generate behind a lock and continuous batching"
+    )
 
 
 @dataclass
@@ -80,6 +83,13 @@ def main(args: argparse.Namespace) -> dict:
             result["generate_lock"][visitors] = _told(
                 "generate behind a lock", visitors, run(ask, visitors, args.turns)
             )
+        result["continuous_batching"] = {}
+        with continuous_batching(sources.find(args.model), args.tokens) as ask:
+            run(ask, 1, 1)
+            for visitors in counts:
+                result["continuous_batching"][visitors] = _told(
+                    "transformers' continuous batching", visitors, run(ask, visitors, args.turns)
+                )
     rates = {visitors: figures["tokens_per_second"] for visitors, figures in result["engine"].items()}
     result["ratio"] = round(rates[counts[-1]] / rates[counts[0]], 3)
     print(f"{counts[-1]} visitors ÷ {counts[0]}: {result['ratio']:.2f}", flush=True)
@@ -177,6 +187,41 @@ def locked_generate(folder, tokens: int):
         return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     return ask
+
+
+@contextlib.contextmanager
+def continuous_batching(folder, tokens: int):
+    """transformers' own continuous batching, which takes no adapters: the other peer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    settings = GenerationConfig(
+        max_new_tokens=tokens, do_sample=False, eos_token_id=model.generation_config.eos_token_id
+    )
+
+    with torch.inference_mode(), model.continuous_batching_context_manager(settings) as manager:
+
+        def ask(visitor: int, messages: list[dict], timing: Timing) -> str:
+            begun = last = time.perf_counter()
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+            request, seen, written = manager.add_request(ids, max_new_tokens=tokens, streaming=True), 0, []
+            for out in manager.request_id_iter(request):
+                now, written = time.perf_counter(), list(out.generated_tokens)
+                new = len(written) - seen
+                if new and not seen:
+                    timing.first.append(now - begun)
+                elif new:
+                    timing.following += [(now - last) / new] * new
+                last, seen = now, len(written)
+            if not written:
+                raise PlaygroundError("transformers' continuous batching gave no tokens")
+            timing.tokens += seen
+            return tokenizer.decode(written, skip_special_tokens=True)
+
+        yield ask
 
 
 def _counts(text: str) -> list[int]:

@@ -191,6 +191,7 @@ def test_4_bits_without_their_package_are_a_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     tiny().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(PlaygroundError, match="need the package bitsandbytes, .* pip install bitsandbytes"):
         methods.load_base(tmp_path, TrainConfig(method="qlora"))
 
