@@ -123,6 +123,8 @@ def launch(config: ServeConfig, paths: Paths) -> None:
         share=False,
         prevent_thread_lock=True,
         max_threads=100,
+        # a page's state is 1.3 MB and is kept for an hour after the page closed: of so many, those not used longest go
+        state_session_capacity=128,
         theme=theme.THEME,
         css=CSS,
         head=theme.HEAD,
