@@ -1,9 +1,10 @@
 """`playground bench train`: our training loop beside TRL's SFTTrainer, stock and with one check patched.
 
-Same model, rows, batches in the same order, labels, LoRA start, dtype, attention and optimizer settings; gradient
-checkpointing off. Each way runs in a fresh process, in turn, so that its peak memory is its own; speed is the median
-step after the warm-up, and the ratios are medians over the rounds. On a CPU, TRL computes logits at every position
-because it skips masked ones on Triton devices only; "trl_patched" is TRL with that check answering yes.
+Same model, rows, batches in the same order, labels, LoRA start, dtype and optimizer settings; gradient checkpointing
+off. Attention is eager; ours also fuses it and the LoRA layers, as a run does (`core/training/fused.py`). Each way
+runs in a fresh process, in turn, so that its peak memory is its own; speed is the median step after the warm-up, and
+the ratios are medians over the rounds. On a CPU, TRL computes logits at every position because it skips masked ones on
+Triton devices only; "trl_patched" is TRL with that check answering yes.
 """
 
 import argparse

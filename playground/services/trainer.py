@@ -441,14 +441,14 @@ def _score(model, ready: _Prepared, recipe, unit: Callable):
     from playground.core.training import methods
     from playground.core.training.scores import score
 
-    base, eager = methods.base_of(model), ready.loaded.device.type == "cpu"
-    # eager attention is faster for a training step, and slower for many rows with a long cache
+    base = methods.base_of(model)
+    before = base.config._attn_implementation
+    # what is faster for a training step is slower for many rows with a long cache
     base.set_attn_implementation("sdpa")
     try:
         return score(model, ready.loaded.tokenizer, ready.template, recipe, SCORED_ROWS, unit)
     finally:
-        if eager:
-            base.set_attn_implementation("eager")
+        base.set_attn_implementation(before)
 
 
 def _scores(model, ready: _Prepared, recipe, before, unit: Callable) -> dict:

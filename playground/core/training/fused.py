@@ -116,8 +116,10 @@ def _plain_lora_layers(model) -> list:
 
 def _plain(layer) -> bool:
     """Whether the layer is base(x) + B(A(x)) · scaling and nothing else."""
-    (name,) = names if len(names := list(layer.lora_A)) == 1 else ("",)
-    return bool(name) and (
+    if len(layer.lora_A) != 1:
+        return False
+    (name,) = layer.lora_A
+    return (
         type(layer.lora_dropout[name]) is torch.nn.Identity
         and not getattr(layer, "lora_variant", {}).get(name)
         and not layer.fan_in_fan_out
