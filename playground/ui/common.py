@@ -3,7 +3,7 @@
 import functools
 import html
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import gradio as gr
 
@@ -54,6 +54,11 @@ def shown(handler):
 
     wrapper.may_raise = True  # a test holds every such event in the queue
     return wrapper
+
+
+def components(view) -> list:
+    """All components of a view, a dataclass of them, in its order."""
+    return [getattr(view, field.name) for field in fields(view)]
 
 
 def _error(error: PlaygroundError) -> gr.Error:

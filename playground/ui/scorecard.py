@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.services.engine import Lane
 from playground.services.scorecards import AUTO, FREE, MODES, SAMPLING, Entry, Scorecards, entrants
 from playground.ui import scorecard_view
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, components, shown
 from playground.ui.lanes import MAX_LANES, adapter_choices, lane_title, model_choices, template_choices
 from playground.ui.scorecard_view import PAGE, difference, empty, row_list, status, tables
 
@@ -53,7 +53,7 @@ class View:
 
     @property
     def all(self) -> list:
-        return [getattr(self, name) for name in self.__dataclass_fields__]
+        return components(self)
 
 
 def build(services: Services, cards: Scorecards | None = None) -> None:

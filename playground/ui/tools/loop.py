@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.services.loops import AFRESH, IMPROVE, SCORE, SCORING, TRAIN, TRAINING, WAYS, Loop, Loops
 from playground.services.scorecards import Scorecards
 from playground.ui import scorecard_view
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, components, shown
 from playground.ui.lab.progress import line
 from playground.ui.tools import loop_view
 from playground.ui.train import words
@@ -85,7 +85,7 @@ class View:
 
     @property
     def all(self) -> list:
-        return [getattr(self, name) for name in self.__dataclass_fields__]
+        return components(self)
 
 
 def build(services: Services, cards: Scorecards) -> View:

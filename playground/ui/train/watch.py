@@ -9,7 +9,7 @@ import gradio as gr
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Run
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, components, shown
 from playground.ui.train import answers, curves, words
 from playground.ui.train.curves import COLORS, LOSS, MEANING, MEASURES, PERPLEXITY, Y_TITLE
 
@@ -52,7 +52,7 @@ class View:
 
     @property
     def all(self) -> list:
-        return [getattr(self, name) for name in self.__dataclass_fields__]
+        return components(self)
 
 
 @dataclass(frozen=True)
