@@ -56,6 +56,21 @@ def shown(handler):
     return wrapper
 
 
+def whenever(handler, inputs: list | None, outputs, triggers: list | None = None) -> None:
+    """Run `handler` whenever one of `triggers` fires, the newest values last; without triggers when the page opens and
+    when an input changes.
+
+    When an event finds one of its listeners busy, gradio (6.31) starts *all* its listeners again afterwards: two that
+    wait for each other's ends keep the page and the server at work for good. What follows a listener is started again
+    alone, so the event itself gets a listener that is never busy (it runs in the browser and does nothing).
+    """
+    if triggers is None:
+        page = gr.context.Context.root_block
+        triggers = [*([page.load] if page is not None else []), *(component.change for component in inputs)]
+    heard = gr.on(triggers, None, None, None, js="() => []", **QUIET)
+    heard.then(handler, inputs, outputs, trigger_mode="always_last", **QUIET)
+
+
 def components(view) -> list:
     """All components of a view, a dataclass of them, in its order."""
     return [getattr(view, field.name) for field in fields(view)]

@@ -8,7 +8,7 @@ import gradio as gr
 
 from playground.core.messages import parse_conversation
 from playground.errors import PlaygroundError
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
 from playground.ui.lab import add, batch, browse, cards, lessons, lint, own, report, variables
 from playground.ui.lab.cards import DIFF, TEXT, TOKENS
 from playground.ui.lab.shared import Lab, Reader, conversation_of, empty, first_upper, notice, view_of
@@ -87,13 +87,9 @@ def build(services: Services) -> None:
             own.build(lab, partial(cards.card, view=TEXT))
     waiting = gr.Timer(3.0, active=False)
     inputs = [lab.example, chosen, view, model, generation, sanitize, values]
-    # without triggers: when the page loads, and at every change of an input
-    gr.on(None, partial(draw, reader), inputs, [side, waiting], **LIVE)
+    whenever(partial(draw, reader), inputs, [side, waiting])
     waiting.tick(partial(draw, reader), inputs, [side, waiting], **LIVE)
-    lab.example.change(system_and_tools, lab.example, [system, tools, told], **LIVE)
-    page = gr.context.Context.root_block
-    if page is not None:
-        page.load(system_and_tools, lab.example, [system, tools, told], **LIVE)
+    whenever(system_and_tools, [lab.example], [system, tools, told])
     for field, edit in ((system, with_system), (tools, with_tools)):
         field.input(edit, [lab.example, field], [lab.example, told], **LIVE)
     lesson.click(

@@ -1,5 +1,6 @@
 """The page around the tabs: header, model state, banner, errors; nothing that needs another host."""
 
+import collections
 import re
 from types import SimpleNamespace
 
@@ -117,11 +118,29 @@ def test_every_tab_brings_its_css_and_the_titles_stand_in_order():
     assert all(tab.CSS in app.CSS for _, tab in app.TABS)
 
 
-def test_whatever_may_raise_goes_through_the_queue(services):
-    """Without the queue gradio answers 500 and the page shows nothing."""
+@pytest.fixture
+def page(services):
     with gr.Blocks() as page:
         for tab in (app.arena_tab, app.train_tab, app.tools_tab, app.preview_tab):
             tab.build(services)
+    return page
+
+
+def test_no_two_listeners_of_an_event_wait_for_their_turn(page):
+    """Two that do start each other again without end, see `whenever`."""
+    waiting = collections.Counter()
+    for listener in page.fns.values():
+        if listener.trigger_mode == "always_last" and listener.fn is not None:
+            waiting.update(
+                target for target in listener.targets if target[0] in page.blocks
+            )  # not what follows another
+    assert len(waiting) > 10
+    several = [(page.blocks[block], event) for (block, event), count in waiting.items() if count > 1]
+    assert [one for one in several if one[1] != "load"] == []  # when the page opens, they are started singly
+
+
+def test_whatever_may_raise_goes_through_the_queue(page):
+    """Without the queue gradio answers 500 and the page shows nothing."""
     # a handler is wrapped by `shown` either inside a partial or around one
     handlers = [(event, getattr(event.fn, "func", event.fn), event.fn) for event in page.fns.values()]
     raising = [event for event, *functions in handlers if any(hasattr(f, "may_raise") for f in functions)]

@@ -8,7 +8,7 @@ import gradio as gr
 from playground.core.batch_view import NO_ROW, Line, View, batch_view
 from playground.core.training.collate import IGNORE
 from playground.errors import PlaygroundError
-from playground.ui.common import QUIET
+from playground.ui.common import QUIET, whenever
 from playground.ui.lab.cards import chip_text
 from playground.ui.lab.report import follow
 from playground.ui.lab.shared import DATA, Lab, Reader, conversation_of, empty, first_upper, notice, view_of
@@ -58,14 +58,7 @@ def build(lab: Lab) -> None:
     choose = partial(follow, lab.reader)
     gr.on([page.load, lab.chosen.change], choose, [lab.chosen, template], template, **QUIET)
     inputs = [lab.source, lab.row, lab.example, lab.variables, lab.model, template, rows, length, masked, packed, under]
-    gr.on(
-        [page.load, *(component.change for component in inputs)],
-        partial(draw, lab.reader),
-        inputs,
-        table,
-        trigger_mode="always_last",
-        **QUIET,
-    )
+    whenever(partial(draw, lab.reader), inputs, table)
 
 
 def draw(reader: Reader, source, row, text, variables, model, key, count, length, masked, packed, under) -> str:

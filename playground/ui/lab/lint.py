@@ -17,7 +17,7 @@ from playground.core.progress import Progress
 from playground.core.templates import Abilities, Rendered, Template
 from playground.core.tokenizer import Tokenizer
 from playground.errors import PlaygroundError
-from playground.ui.common import QUEUED, QUIET
+from playground.ui.common import QUEUED, QUIET, whenever
 from playground.ui.lab import progress
 from playground.ui.lab.cards import chip_text, failed, visible
 from playground.ui.lab.progress import Cancel, UntilCancelled, calmly
@@ -84,7 +84,7 @@ def build(lab: Lab) -> None:
     tallies = gr.HTML(view_of(empty(NOTHING_YET)))
     stop = gr.State(Cancel())
     inputs = [lab.example, lab.variables, lab.chosen, lab.model, length, stops]
-    gr.on(None, partial(draw, reader), inputs, [cards, waiting], trigger_mode="always_last", **QUIET)
+    whenever(partial(draw, reader), inputs, [cards, waiting])
     waiting.tick(partial(draw, reader), inputs, [cards, waiting], **QUIET)
     whole = [lab.source, lab.variables, lab.chosen, lab.model, length, stops, stop]
     started = start.click(progress.running, None, [start, cancel], **QUIET)

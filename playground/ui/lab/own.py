@@ -19,7 +19,7 @@ from playground.core.template_faults import fault
 from playground.core.templates import MODEL, Template
 from playground.errors import PlaygroundError
 from playground.services.templates import MINE, SUFFIXES, TakenError
-from playground.ui.common import QUEUED, QUIET, shown
+from playground.ui.common import QUEUED, QUIET, shown, whenever
 from playground.ui.lab import faults, reference
 from playground.ui.lab.shared import Lab, Reader, conversation_of, empty, notice, view_of
 
@@ -135,14 +135,8 @@ def build(lab: Lab, card: Callable[[Template, Conversation, object], str] | None
     )
     stop.click(lambda event: event.set(), cancel, None, **QUIET)
     download.click(None, [editor, name], None, js=DOWNLOAD, **QUIET)
-    gr.on(
-        None,
-        partial(draw, reader, card or plain_card),
-        [editor, lab.example, lab.model, lab.variables],
-        [problem, preview, snippet],
-        trigger_mode="always_last",
-        **QUIET,
-    )
+    drawn = partial(draw, reader, card or plain_card)
+    whenever(drawn, [editor, lab.example, lab.model, lab.variables], [problem, preview, snippet])
     if gr.context.Context.root_block is not None:
         gr.context.Context.root_block.load(partial(listed_now, reader), None, [part["start"], lab.chosen], **QUIET)
 

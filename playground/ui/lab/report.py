@@ -18,7 +18,7 @@ from playground.core.messages import Conversation
 from playground.core.report import Report, survey
 from playground.errors import PlaygroundError
 from playground.services.datasets import safe_name, stem
-from playground.ui.common import QUEUED, QUIET, shown
+from playground.ui.common import QUEUED, QUIET, shown, whenever
 from playground.ui.lab import progress
 from playground.ui.lab.histogram import histogram
 from playground.ui.lab.lint import title_of, with_variables
@@ -112,7 +112,7 @@ def build(lab: Lab, data_choices: Callable[[], list[tuple[str, str]]]) -> None:
     )
     download = gr.DownloadButton("Download all problem rows (CSV)", visible=False)
     kept, stop = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(Cancel())
-    lab.chosen.change(partial(follow, reader), [lab.chosen, template], template, **QUIET)
+    whenever(partial(follow, reader), [lab.chosen, template], template, [lab.chosen.change])
     shown_parts = [status, figures, length, lengths, parts, problems, download, kept]
     asked = [lab.source, lab.variables, template, lab.model, stop]
     started = start.click(progress.running, None, [start, cancel], **QUIET)
@@ -139,7 +139,7 @@ def _build_split(lab: Lab, data_choices: Callable) -> None:
         save = gr.Button("Split and save", min_width=160)
         saved = gr.HTML()
         files = gr.File(label="The new files", file_count="multiple", interactive=False, visible=False)
-    gr.on(None, partial(label_choices, lab.reader), lab.source, label, **QUIET)
+    whenever(partial(label_choices, lab.reader), [lab.source], label)
     given = [lab.source, *shares, seed, label]
     save.click(shown(partial(split_and_save, lab.reader, data_choices)), given, [saved, files, lab.source], **QUEUED)
 

@@ -10,7 +10,7 @@ from playground.core.by_heart import HELD_OUT, TRAINED, Row, mean
 from playground.errors import PlaygroundError
 from playground.services import by_heart, runs
 from playground.services.by_heart import ByHeart
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
 from playground.ui.train.answers import NOTHING
 
 ROWS, TICK, SHOWN = 4, 2.0, 160  # rows of each kind; seconds; characters of a prompt, from its end
@@ -60,7 +60,7 @@ def wire(services: Services, panel: Panel, chooser, opened) -> None:
     """`opened`: the event at which the panel is opened."""
     asker = ByHeart(services.engine, services.paths)
     look = partial(show, asker, services)
-    gr.on([chooser.change, opened], look, chooser, panel.shown, **QUIET)
+    whenever(look, [chooser], panel.shown, [chooser.change, opened])
     gr.Timer(TICK).tick(look, [chooser, panel.seen], panel.shown, **QUIET)
     panel.ask.click(shown(partial(start, asker, services)), [chooser, panel.count], panel.shown, **QUEUED)
     panel.cancel.click(shown(partial(cancel, asker, services)), chooser, panel.shown, **QUEUED)

@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Run
 from playground.services.scorecards import Scorecards
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
 
 CSS = """
 .card :is(table, thead, tbody, tr) { border: 0 !important; }
@@ -77,7 +77,7 @@ def wire(services: Services, panel: Panel, view, opened, show_run) -> None:
     """`opened`: the event at which the panel is opened. `show_run(name)` gives the values of `view`, its view."""
     chooser = view.runs
     store = Scorecards(services.paths)
-    chooser.change(partial(shown_card, services, store), chooser, panel.shown, **QUIET)
+    whenever(partial(shown_card, services, store), [chooser], panel.shown, [chooser.change])
     # written when the run has come further; note and name are left alone, for somebody may be typing there
     view.state.change(partial(card_now, services, store), chooser, panel.card, **QUIET)
     opened(partial(card_now, services, store, live=True), chooser, panel.card, **QUIET)

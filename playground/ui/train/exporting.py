@@ -13,7 +13,7 @@ import gradio as gr
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.exports import KINDS, Export, Exporter
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
 
 # These are too large to go through the browser: they stay in the run's folder.
 FOLDERS = ("merged", "ollama", "gguf")
@@ -71,15 +71,12 @@ def wire(services: Services, panel: Panel, chooser) -> None:
     outputs = [panel.export, panel.cancel, panel.state, panel.file]
     panel.kind.input(choose, panel.kind, [panel.dtype, panel.repo, panel.token, panel.private], **QUIET)
     asked = [chooser, panel.kind, panel.dtype, panel.repo, panel.private]
-    gr.on(
-        [chooser.change, *(c.change for c in asked[1:])], command, asked, panel.command,
-        trigger_mode="always_last", **QUIET,
-    )  # fmt: skip
+    whenever(command, asked, panel.command, [component.change for component in asked])
     running = panel.export.click(shown(partial(run_export, services)), [chooser, *panel.options], outputs, **QUEUED)
     # an error ends the generator before it gives the buttons back
     running.failure(idle, None, outputs[:2], **QUIET)
     panel.cancel.click(cancelled, None, outputs, cancels=[running], **QUIET)
-    chooser.change(lambda: [EMPTY, gr.update(visible=False)], None, [panel.state, panel.file], **QUIET)
+    whenever(lambda: [EMPTY, gr.update(visible=False)], None, [panel.state, panel.file], [chooser.change])
 
 
 def choose(kind: str) -> list:

@@ -16,7 +16,7 @@ from playground.core.training import collate
 from playground.core.training.recipes import recipes
 from playground.errors import PlaygroundError
 from playground.services import runs
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
 from playground.ui.train import fit
 
 SIMPLE = ("data", "template", "model", "epochs", "learning_rate", "rank", "batch_size", "probe")
@@ -141,9 +141,9 @@ def wire(services: Services, form: Form, started: Callable, outputs: list) -> No
     page, inputs = gr.context.Context.root_block, form.inputs
     form.recipe.change(use_recipe, form.recipe, [form.about, *inputs], **QUIET)
     changes = [page.load, *(form.fields[name].change for name in COUNTED)]
-    gr.on(changes, partial(shown_plan, services), inputs, form.plan, trigger_mode="always_last", **QUIET)
+    whenever(partial(shown_plan, services), inputs, form.plan, changes)
     everything = [form.recipe.change, *(form.fields[name].change for name in NAMES)]
-    gr.on(everything, command_line, [form.recipe, *inputs], form.command, trigger_mode="always_last", **QUIET)
+    whenever(command_line, [form.recipe, *inputs], form.command, everything)
     fit.wire(services, form.fit, form.fit_opened.expand, inputs, config_from)
     asked = [form.fields[name] for name in ("data", *(["continue_from"] if "continue_from" in NAMES else []))]
     page.load(partial(choices_now, services, len(asked)), None, asked, **QUIET)
