@@ -9,11 +9,13 @@ import re
 
 from playground.core.streaming import Marker, dropped
 from playground.core.tool_formats import literals, pythonic, tool_list
+from playground.core.tool_formats.arguments import PYTHON
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.reading import read_json_calls
 from playground.core.tool_formats.values import Call, Fault, Parsed
 
 NAME = "lfm2"
+BARE = pythonic.BARE
 STOPS = ("<|tool_response_start|>",)
 OPEN, CLOSE = "<|tool_call_start|>", "<|tool_call_end|>"
 
@@ -42,6 +44,7 @@ def _find_echo(text: str, at: int, final: bool):
 
 
 _CLOSES = re.compile(re.escape(CLOSE))
+ARGUMENT_FORM = PYTHON
 MARKERS = (
     Marker("content", "", "", find=_find_echo, end=lambda _, start: start),
     Marker("call", OPEN, CLOSE, until=(OPEN,)),

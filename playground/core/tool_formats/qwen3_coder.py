@@ -8,6 +8,7 @@ import re
 
 from playground.core.streaming import Marker, dropped
 from playground.core.tool_formats import tool_list
+from playground.core.tool_formats.arguments import Tagged
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.typed import schema_of, typed, write_text
 from playground.core.tool_formats.values import Call, Fault, Parsed
@@ -51,6 +52,11 @@ def _find_bare(text: str, at: int, final: bool):
     return (position, position) if position >= 0 else None
 
 
+ARGUMENT_FORM = Tagged(
+    f"{PARAMETER}NAME>\n",
+    f"\n{PARAMETER_CLOSE}\n",
+    (PARAMETER, PARAMETER_CLOSE, FUNCTION, FUNCTION_CLOSE),
+)
 MARKERS = (
     Marker("call", OPEN, CLOSE, end=_end),
     Marker("call", FUNCTION, "", end=_end_bare, find=_find_bare),
