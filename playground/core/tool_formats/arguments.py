@@ -17,6 +17,7 @@ _ANY = "(?s:.*)"
 _ALL_KINDS = ("string", "number", "boolean", "null", "array", "object")
 _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 _NUMBER = r"/-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,16})?([eE][+-]?[0-9]{1,2})?/"  # none that is too large for a double
+_LAYOUT = r"\n? {0,40}"
 _UNKEPT = ("pattern", "format")  # what a text without quotes cannot be held to
 
 
@@ -231,6 +232,19 @@ class Nested:
             pairs = (self.key.replace("NAME", key) + self._literal(one) for key, one in value.items())
             return "{" + self.joint.join(pairs) + "}"
         return json.dumps(value)
+
+
+@dataclass(frozen=True)
+class Indented:
+    """One JSON object over several lines, that stands `inside` of something indented."""
+
+    inside: str
+
+    def written(self, arguments: dict[str, str]) -> str:
+        return json.dumps(arguments, indent=4, ensure_ascii=False).replace("\n", f"\n{self.inside}")
+
+    def rules(self, rules: Rules, parameters: dict) -> str:
+        return rules.add(f"%json {json.dumps({**parameters, 'x-guidance': {'whitespace_pattern': _LAYOUT}})}")
 
 
 PYTHON = Nested()
