@@ -2,6 +2,7 @@
 
 A grammar is made from a tool format and the tools' schemas. In it a reply is free text and calls ("valid"), or calls
 and nothing else ("must"); a call is what the format's own `write` writes, with arguments that fit the tool's schema.
+Where these are not one JSON object, the format's ARGUMENT_FORM say how they are written (see tool_formats.arguments).
 llguidance (https://github.com/guidance-ai/llguidance) says after each token which ones may follow.
 
     vocabulary = Vocabulary(tokenizer)                                    # half a second; made once per tokenizer
@@ -21,6 +22,7 @@ from types import ModuleType
 
 from playground.core import tool_formats
 from playground.core.tokenizer import Tokenizer
+from playground.core.tool_formats.arguments import Rules, escaped
 from playground.core.tool_formats.values import Call
 from playground.errors import PlaygroundError
 
@@ -66,10 +68,9 @@ def why_not(format: ModuleType) -> str:
     """A sentence that says why calls in `format` cannot be constrained; empty where they can."""
     writing = _writing(format, "probe_tool")
     if writing is None:
-        return (
-            f"The {format.NAME} format does not write its arguments as one JSON object, so there is no grammar for it."
-        )
-    if not _trigger(format, writing) and not writing.before.startswith(("{", "[{")):
+        return f"Nothing says yet how the {format.NAME} format writes arguments, so there is no grammar for it."
+    unmarked = writing.before.startswith(("{", "[{")) or getattr(format, "BARE", "") or hasattr(format, "reply")
+    if not _trigger(format, writing) and not unmarked:
         return f"Nothing marks where a call in the {format.NAME} format begins, so there is no grammar for it."
     return ""
 
@@ -83,44 +84,62 @@ def grammar(format: ModuleType, tools: Sequence[dict], mode: str, specials: dict
     if reason:
         raise PlaygroundError(reason)
     functions = [tool.get("function") or tool for tool in tools]
-    writings = [_checked_writing(format, function["name"]) for function in functions]
+    writings = [_checked_writing(format, function) for function in functions]
     trigger = _trigger(format, writings[0])
     skip = len(trigger) if mode == "valid" else 0
     lines = [
         *_calls(writings, skip, specials),
-        *(f"args_{i}: %json {json.dumps(_schema(function))}" for i, function in enumerate(functions)),
+        *(line for i, function in enumerate(functions) for line in _arguments(format, i, function, specials)),
     ]
     if mode == "must":
         return "\n".join(["start: calls", *lines])
+    if hasattr(format, "reply"):
+        return "\n".join([*format.reply(lambda text: _said(text, specials)), *lines])
     return "\n".join([*(_marked if trigger else _unmarked)(format, trigger, specials), *lines])
 
 
 def _writing(format: ModuleType, name: str) -> Writing | None:
     """Found by writing calls with known arguments and looking at what stands around them."""
+    probe = format.ARGUMENT_FORM.written(_PROBE) if hasattr(format, "ARGUMENT_FORM") else _PROBE_TEXT
     one = format.write([Call(name, _PROBE)])
-    if one.count(_PROBE_TEXT) != 1:
+    if one.count(probe) != 1:
         return None
-    before, _, after = one.partition(_PROBE_TEXT)
+    before, _, after = one.partition(probe)
     two = format.write([Call(name, _PROBE)] * 2)
     if two.startswith(one) and two.endswith(one) and len(two) >= 2 * len(one):
         return Writing(before, after, joint=two[len(one) : len(two) - len(one)])
-    first, further, after_list = two.split(_PROBE_TEXT)
-    three = _PROBE_TEXT.join([first, further, further, after_list])
+    first, further, after_list = two.split(probe)
+    three = probe.join([first, further, further, after_list])
     if format.write([Call(name, _PROBE)] * 3) != three:  # calls that are numbered
         return Writing(before, after)
     return Writing(before, after, None, first, further, after_list)
 
 
-def _checked_writing(format: ModuleType, name: str) -> Writing:
-    writing = _writing(format, name)
-    if format.parse(writing.before + _PROBE_TEXT + writing.after).valid != [Call(name, _PROBE)]:
+def _checked_writing(format: ModuleType, function: dict) -> Writing:
+    name = function["name"]
+    if format.parse(format.write([Call(name, _PROBE)])).valid != [Call(name, _PROBE)]:
         raise PlaygroundError(f"the {format.NAME} format cannot write a call of a tool named {name!r}; rename the tool")
-    return writing
+    for argument in (function.get("parameters") or {}).get("properties") or {}:
+        call = Call(name, {argument: "v17"})
+        if format.parse(format.write([call])).valid != [call]:
+            raise PlaygroundError(f"the {format.NAME} format cannot write an argument named {argument!r}; rename it")
+    return _writing(format, name)
+
+
+def _arguments(format: ModuleType, number: int, function: dict, specials: dict[str, int]) -> list[str]:
+    """The rule args_NUMBER, and those it needs."""
+    schema = _schema(function)
+    if not hasattr(format, "ARGUMENT_FORM"):
+        return [f"args_{number}: %json {json.dumps(schema)}"]
+    rules = Rules(f"v{number}", lambda text: _said(text, specials), schema)
+    body = format.ARGUMENT_FORM.rules(rules, schema)
+    return [f"args_{number}: {body}", *rules.lines]
 
 
 def _trigger(format: ModuleType, writing: Writing) -> str:
     """The marker a call begins with; empty where it begins with its JSON."""
-    fitting = [marker.open for marker in format.MARKERS if marker.open and writing.before.startswith(marker.open)]
+    opens = [marker.open for marker in format.MARKERS if marker.open] + [getattr(format, "TRIGGER", "")]
+    fitting = [text for text in opens if text and writing.before.startswith(text)]
     return max(fitting, key=len, default="")
 
 
@@ -157,9 +176,9 @@ def _marked(format: ModuleType, trigger: str, specials: dict[str, int]) -> list[
     asides = {t for m in format.MARKERS if m.kind != "call" for t in (m.open, m.close) if t in specials} - {trigger}
     if trigger in specials:
         # The marker is a token of its own; spelled out in letters it would be read as one too.
-        lines = [f"head: TEXT {_said(trigger, specials)}", _text(others | {trigger})]
+        lines = [f"head: TEXT {_said(trigger, specials)}", _text(others | {trigger}, _bare(format))]
     else:
-        lines = [f"head[lazy]: TEXT {_said(trigger, specials)}", _text(others)]
+        lines = [f"head[lazy]: TEXT {_said(trigger, specials)}", _text(others, _bare(format))]
     if not asides:
         return ["start: (head calls)* tail", "tail: TEXT", *lines]
     aside = "aside: " + " | ".join(f"TEXT {_said(text, specials)}" for text in sorted(asides))
@@ -171,19 +190,20 @@ def _unmarked(format: ModuleType, trigger: str, specials: dict[str, int]) -> lis
     lists_only = _writing(format, "probe_tool").before.startswith("[")
     begins = r"\[\s*\{\s*\"" if lists_only else r"\{\s*\""
     others = {m.open for m in format.MARKERS if m.kind != "reasoning" and m.open}
-    return ["start: calls | tail", "tail: TEXT", _text(others, begins)]
+    return ["start: calls | tail", "tail: TEXT", _text(others, _bare(format) or begins)]
+
+
+def _bare(format: ModuleType) -> str:
+    """A pattern of how a call begins that no marker opens."""
+    return getattr(format, "BARE", "")
 
 
 def _text(without: Collection[str], pattern: str = "") -> str:
     """The terminal TEXT: any text in which none of `without` and nothing like `pattern` occurs."""
-    barred = [_escaped(text) for text in sorted(without)] + ([pattern] if pattern else [])
+    barred = [escaped(text) for text in sorted(without)] + ([pattern] if pattern else [])
     if not barred:
         return f"TEXT: /{_ANY}/"
     return f"TEXT: /{_ANY}/ & ~/{_ANY}({'|'.join(barred)}){_ANY}/"
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\.+*?()|\[\]{}^$/])", r"\\\1", text)
 
 
 def _said(text: str, specials: dict[str, int]) -> str:

@@ -56,7 +56,7 @@ def split(text: str, markers: tuple[Marker, ...], final: bool = True, reasoning:
     spans: list[Span] = []
     at = 0
     if reasoning:
-        orphan = _orphan_close(text, markers)
+        orphan = _orphan_close(text, markers, final)
         if orphan is not None:
             marker, position = orphan
             at = position + len(marker.close)
@@ -137,7 +137,10 @@ def _in_string(text: str, start: int, stop: int) -> bool:
 
 
 def _first_open(text: str, at: int, markers: tuple[Marker, ...], final: bool, found: dict):
-    """(position, start of the body or -1, marker) of the opening that comes first; the longer opener wins a tie."""
+    """(position, start of the body or -1, marker) of the opening that comes first.
+
+    The longer opener wins a tie, and one that may still come wins over both.
+    """
     first = None
     for number, marker in enumerate(markers):
         if number not in found or (found[number] is not None and found[number][0] < at):
@@ -148,19 +151,34 @@ def _first_open(text: str, at: int, markers: tuple[Marker, ...], final: bool, fo
                 found[number] = (position, position + len(marker.open)) if position >= 0 else None
         if found[number] is not None:
             position, body = found[number]
-            key = (position, position - body, number)
+            key = (position, body >= 0, position - body, number)
             first = min(first or key, key)
-    return (first[0], first[0] - first[1], markers[first[2]]) if first else None
+    return (first[0], first[0] - first[2], markers[first[3]]) if first else None
 
 
-def _orphan_close(text: str, markers: tuple[Marker, ...]) -> tuple[Marker, int] | None:
+def _orphan_close(text: str, markers: tuple[Marker, ...], final: bool) -> tuple[Marker, int] | None:
     for marker in markers:
-        if marker.kind != "reasoning":
+        if marker.kind != "reasoning" or not marker.open:
             continue
         position = text.find(marker.close)
-        if position >= 0 and marker.open not in text[:position]:
+        if position >= 0 and marker.open not in text[:position] and not _in_call(text, markers, final, position):
             return marker, position
     return None
+
+
+def _in_call(text: str, markers: tuple[Marker, ...], final: bool, position: int) -> bool:
+    """Whether a whole call stands around `position`: what its arguments hold is theirs.
+
+    Where another one opens behind `position`, the first was only spoken of, and never closed.
+    """
+    start = 0
+    for span in split(text, markers, final, reasoning=False):
+        end = start + len(span.raw)
+        if start < position < end:
+            again = any(m.open and m.open in text[position:end] for m in markers if m.kind == "call")
+            return span.kind == "call" and span.closed and not again
+        start = end
+    return False
 
 
 def _watched(markers: tuple[Marker, ...], reasoning: bool) -> list[str]:

@@ -10,6 +10,7 @@ from playground.core import streaming, tool_formats
 from playground.core.tool_formats import FORMATS, Call, Fault, Reading, cases, literals, typed
 from playground.core.tool_formats.reading import json_end
 from playground.errors import PlaygroundError
+from tests.core import hunted_replies
 from tests.core.tool_format_rows import ROWS
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -240,6 +241,7 @@ CASES = [
     ("json", f"```json\n{LIST}\n```\nok", "ok", "", TWO),
     ("json", '{"name": "f", "arguments": {"a": 1e999}}', "", "", ["malformed"]),
     *ROWS,
+    *hunted_replies.ROWS,
 ]
 
 
@@ -565,6 +567,9 @@ TEXT = '<think>t</think>A<tool_call>{"name": "add", "arguments": {"a": 1}}</tool
         ({"call_names": ["add"], "call_count": 1}, ""),
         ({"call_names": ["sub"]}, "expected calls of"),
         ({"call_count": 2}, "expected 2 calls, got 1"),
+        ({**ONE, "calls": [{"name": "add", "arguments": {"a": "1"}}]}, "expected the calls"),
+        # the text of the call left in the content
+        ({**ONE, "content": 'A{"name": "add", "arguments": {"a": 1}}'}, ""),
         ({"calls": ONE["calls"], "content": "<think>t</think>A"}, ""),
         ({"must_not_raise": True}, ""),
     ],
@@ -573,6 +578,29 @@ def test_a_case_fails_where_the_reply_is_not_read_as_expected(expected, reason):
     verdict = cases.check({"format": "hermes", "id": "one", "input": TEXT, "expected": expected})
     assert verdict.passed is (reason == "")
     assert reason in verdict.reason
+
+
+def test_a_case_may_name_calls_that_cannot_be_read():
+    text = '<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"a"<|tool_call_end|>' + KIMI.format(
+        "g", 1, "{}"
+    )
+    for names, reason in (
+        (["f", "g"], ""),
+        (["g"], ""),
+        (["f"], "expected calls of"),
+        (["g", "f"], "expected calls of"),
+    ):
+        verdict = cases.check({"format": "kimi_k2", "input": text, "expected": {"call_names": names}})
+        assert verdict.reason.startswith(reason)
+        assert verdict.passed is (reason == "")
+
+
+@pytest.mark.parametrize(
+    "expected, got, equal",
+    [(1, 1.0, True), (10**60 - 1, 1e60, True), (10**60, 10**60 - 1, False), (10**400, 1e300, False), (1, "1", False)],
+)
+def test_numbers_are_compared_as_json_has_them(expected, got, equal):
+    assert cases.same(expected, got) is cases.same(got, expected) is equal
 
 
 def test_a_case_with_an_unknown_format_fails_and_one_without_input_is_refused():

@@ -74,7 +74,7 @@ def test_a_grammar_that_cannot_go_on_ends_its_own_reply(engine, home):
     "constraint, schemas, sentence",
     [
         (MUST, [], "nothing can be called without tools"),
-        (Constraint("valid", "pythonic"), SCHEMAS, "there is no grammar for it"),
+        (Constraint("valid", "functionary_v32"), SCHEMAS, "there is no grammar for it"),
         (Constraint("valid", "elvish"), SCHEMAS, "no tool-call format named 'elvish'"),
     ],
 )

@@ -565,7 +565,7 @@ def test_speeds_of_another_lane_are_not_compared(services, view, ask):
 
 
 def test_a_format_without_a_grammar_says_so_and_goes_on(services, view, ask, monkeypatch):
-    monkeypatch.setattr(tool_talk.tool_formats, "for_template", lambda *args: tool_formats.FORMATS["pythonic"])
+    monkeypatch.setattr(tool_talk.tool_formats, "for_template", lambda *args: tool_formats.FORMATS["functionary_v32"])
     services.engine.enqueue("Hi")
     page = last(ask(Talk(), mode="must"))
     assert services.engine.replies[0].lane.constraint is None

@@ -9,6 +9,9 @@
     parse(text, reasoning=True, tools=())  a whole reply as Parsed(content, reasoning, calls)
     write_result(name, content)   a tool's result as it goes back
 
+and, where a grammar needs to know (see playground.core.constrained): ARGUMENT_FORM, how arguments are written that are
+not one JSON object; BARE or TRIGGER, how a call begins that no marker opens; reply(said), what stands around calls.
+
 A call that cannot be read is a Fault that keeps the raw text and says why; it is never repaired by guessing. `tools`
 are schemas: only formats that write arguments as bare text need them (they say whether `3` is a number or a text).
 """

@@ -9,6 +9,7 @@ import re
 
 from playground.core.streaming import Marker
 from playground.core.tool_formats import tool_list
+from playground.core.tool_formats.arguments import Indented
 from playground.core.tool_formats.cohere import make
 from playground.core.tool_formats.reading import json_body, read_json_calls
 from playground.core.tool_formats.reading import parse as parse_spans
@@ -17,6 +18,8 @@ from playground.core.tool_formats.values import Call, Fault, Parsed
 NAME = "command_r"
 STOPS = ("<results>",)
 FENCE = "```"
+ARGUMENT_FORM = Indented(" " * 8)
+TRIGGER, BARE = f"Action:\n{FENCE}json\n", r"Action:\s*```"  # what a grammar takes over from, and lets nobody else say
 NO_TOOL = ("directly-answer", "directly_answer")
 _OPENS = re.compile(r"Action:\s*```(?:json)?\s*")
 _MAY_OPEN = re.compile(r"A(?:c(?:t(?:i(?:o(?:n(?::\s*`{0,3}(?:j(?:s(?:on?)?)?)?\s*)?)?)?)?)?)?$")

@@ -8,6 +8,7 @@ import re
 
 from playground.core.streaming import Marker
 from playground.core.tool_formats import tool_list
+from playground.core.tool_formats.arguments import Tagged
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.reading import read_json
 from playground.core.tool_formats.tagged import Tags, Unreadable
@@ -43,6 +44,12 @@ def _tags(close: str) -> Tags:
 
 
 _TAGS, _TAGS_V4 = _tags(CLOSE), _tags(CLOSE_V4)
+ARGUMENT_FORM = Tagged(
+    f'<{_D}parameter name="NAME" string="true">',
+    f"</{_D}parameter>\n",
+    (f"</{_D}parameter>", f"</{_D}invoke>"),
+    json_open=f'<{_D}parameter name="NAME" string="false">',
+)
 MARKERS = (
     Marker("call", OPEN, CLOSE, end=_TAGS.end),
     Marker("call", OPEN_V4, CLOSE_V4, end=_TAGS_V4.end),

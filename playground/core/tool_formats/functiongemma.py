@@ -5,7 +5,7 @@ https://ai.google.dev/gemma/docs/functiongemma/formatting-and-best-practices.
 """
 
 from playground.core.streaming import Marker
-from playground.core.tool_formats import tool_list
+from playground.core.tool_formats import arguments, tool_list
 from playground.core.tool_formats.braces import Braces
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.values import Call, Fault, Parsed
@@ -14,6 +14,7 @@ NAME = "functiongemma"
 STOPS = ("<start_function_response>",)
 OPEN, CLOSE, QUOTE = "<start_function_call>", "<end_function_call>", "<escape>"
 _BRACES = Braces(QUOTE, CLOSE)
+ARGUMENT_FORM = arguments.braces(QUOTE)
 MARKERS = (Marker("call", OPEN, CLOSE, end=_BRACES.end),)
 
 

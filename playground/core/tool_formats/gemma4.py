@@ -4,7 +4,7 @@ Source: the chat template of https://huggingface.co/google/gemma-4-31B-it.
 """
 
 from playground.core.streaming import Marker
-from playground.core.tool_formats import tool_list
+from playground.core.tool_formats import arguments, tool_list
 from playground.core.tool_formats.braces import Braces
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.values import Call, Fault, Parsed
@@ -13,6 +13,7 @@ NAME = "gemma4"
 STOPS = ("<|tool_response>",)
 OPEN, CLOSE, QUOTE = "<|tool_call>", "<tool_call|>", '<|"|>'
 _BRACES = Braces(QUOTE, CLOSE)
+ARGUMENT_FORM = arguments.braces(QUOTE)
 MARKERS = (
     Marker("call", OPEN, CLOSE, end=_BRACES.end),
     Marker("reasoning", "<|channel>thought", "<channel|>", unclosed=(OPEN,)),

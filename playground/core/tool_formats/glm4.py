@@ -7,6 +7,7 @@ import re
 
 from playground.core.streaming import Marker
 from playground.core.tool_formats import tool_list
+from playground.core.tool_formats.arguments import Tagged
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.typed import schema_of, typed, write_text
 from playground.core.tool_formats.values import Call, Fault, Parsed
@@ -29,6 +30,7 @@ def _end(text: str, start: int) -> int:
             return -1
 
 
+ARGUMENT_FORM = Tagged(f"{KEY}NAME{KEY_CLOSE}\n{VALUE}", f"{VALUE_CLOSE}\n", (VALUE, VALUE_CLOSE))
 MARKERS = (
     Marker("call", OPEN, CLOSE, end=_end),
     Marker("reasoning", "<think>", "</think>", unclosed=(OPEN,)),

@@ -109,6 +109,19 @@ def write(calls: list[Call]) -> str:
     return f"{START}assistant".join(pieces)
 
 
+def reply(said) -> list[str]:
+    """A grammar's rules for a reply around its `calls`: thoughts, then calls, or an answer with or without a header."""
+    end = said(ENDS[0])
+    return [
+        "start: thought* (calls | answer)",
+        f"thought: {said(f'{CHANNEL}analysis{MESSAGE}')} thinking {said(f'{START}assistant')}",
+        f"thinking: TEXT {end}" if "<[" in end else f"thinking[lazy]: TEXT {end}",
+        f"answer: {said(f'{CHANNEL}final{MESSAGE}')} TEXT | PLAIN",
+        r"TEXT: /(?s:.*)/ & ~/(?s:.*)<\|(?s:.*)/",
+        r"PLAIN: /(?s:.*)/ & ~/(?s:.*)(<\||to=)(?s:.*)/",
+    ]
+
+
 def read(body: str, raw: str, closed: bool, tools=()) -> Call | Fault:
     header, message, _ = raw.partition(MESSAGE)
     name = _recipient(header).removeprefix("functions.")

@@ -20,10 +20,27 @@ OPEN, ARGUMENTS, CLOSE = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", 
 _ID = re.compile(r"(?:functions\.)?(.+):\d+", re.DOTALL)
 # Some of its models leave out the plural in the section's markers.
 _SECTIONS = (SECTION, SECTION_END, SECTION.replace("calls", "call"), SECTION_END.replace("calls", "call"))
+_SECTION_ENDS = re.compile("|".join(map(re.escape, _SECTIONS[1::2])))
+THINK, THOUGHT = "<think>", "</think>"
+
+
+def _find_resumed(text: str, at: int, final: bool):
+    """The end of a section that stood inside of thoughts, where these go on after it."""
+    for end in _SECTION_ENDS.finditer(text, at):
+        if text.rfind(THINK, 0, end.start()) <= text.rfind(THOUGHT, 0, end.start()):
+            continue  # no thoughts were open
+        if THOUGHT in text[end.end() :]:
+            return end.start(), end.end()
+        return None if final else (end.start(), -1)
+    return None
+
+
 MARKERS = (
+    Marker("reasoning", "", THOUGHT, find=_find_resumed, until=(*_SECTIONS[::2], OPEN)),
     *map(dropped, _SECTIONS),
     Marker("call", OPEN, CLOSE, end=close_outside_strings(CLOSE), until=(OPEN, *_SECTIONS[1::2])),
-    Marker("reasoning", "<think>", "</think>", unclosed=(*_SECTIONS[::2], OPEN)),
+    # Its models call in the middle of their thoughts.
+    Marker("reasoning", THINK, THOUGHT, until=(*_SECTIONS[::2], OPEN)),
 )
 
 

@@ -2,16 +2,20 @@
 
 LFM2.5 may leave the markers out when the call is all it says. Its models write quotes inside of quotes
 (`command='sed -n '1,5p' f'`): where a text cannot be read otherwise, it ends with the quote after which an argument
-can end. Source: https://docs.liquid.ai/lfm/key-concepts/tool-use.
+can end. What is said again right behind a call, with the closing marker, is no second call. Source: https://docs.liquid.ai/lfm/key-concepts/tool-use.
 """
+
+import re
 
 from playground.core.streaming import Marker, dropped
 from playground.core.tool_formats import literals, pythonic, tool_list
+from playground.core.tool_formats.arguments import PYTHON
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.reading import read_json_calls
 from playground.core.tool_formats.values import Call, Fault, Parsed
 
 NAME = "lfm2"
+BARE = pythonic.BARE
 STOPS = ("<|tool_response_start|>",)
 OPEN, CLOSE = "<|tool_call_start|>", "<|tool_call_end|>"
 
@@ -23,7 +27,26 @@ def _find_bare(text: str, at: int, final: bool):
     return found if found and (not before or before.endswith("</think>")) else None
 
 
+def _find_echo(text: str, at: int, final: bool):
+    """A call once more behind its closing marker, with only that marker of its own: its models stammer."""
+    for close in _CLOSES.finditer(text, max(0, at - len(CLOSE))):
+        opened = text.rfind(OPEN, 0, close.start())
+        said = text[opened + len(OPEN) : close.start()].strip()
+        rest = text[close.end() :]
+        if opened < 0 or not said or not rest.strip() or close.end() < at:
+            continue
+        again = rest.lstrip()
+        if again.startswith(said + CLOSE):
+            return close.end(), len(text) - len(again) + len(said + CLOSE)
+        if not final and (said + CLOSE).startswith(again):
+            return close.end(), -1
+    return None
+
+
+_CLOSES = re.compile(re.escape(CLOSE))
+ARGUMENT_FORM = PYTHON
 MARKERS = (
+    Marker("content", "", "", find=_find_echo, end=lambda _, start: start),
     Marker("call", OPEN, CLOSE, until=(OPEN,)),
     dropped(CLOSE),
     Marker("call", "", "", find=_find_bare, end=pythonic.end),

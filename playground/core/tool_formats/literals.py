@@ -62,7 +62,8 @@ def read_calls(text: str, closed: bool, loose_quotes: bool = False) -> list[Call
             if rest:
                 calls.append(Fault("malformed", f"There is text after the list of calls: {rest[:30]!r}.", rest))
             return calls
-        call, after = _read_one(text, at, closed, loose_quotes)
+        # In a text that was cut off, where a loose quote ends would be a guess.
+        call, after = _read_one(text, at, closed, loose_quotes and closed)
         calls.append(call)
         at = after
 

@@ -7,6 +7,7 @@ import re
 
 from playground.core.streaming import Marker
 from playground.core.tool_formats import tool_list
+from playground.core.tool_formats.arguments import Tagged
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.tagged import Tags
 from playground.core.tool_formats.typed import write_text
@@ -24,6 +25,7 @@ _TAGS = Tags(
     argument_close="</parameter>",
     section_close=CLOSE,
 )
+ARGUMENT_FORM = Tagged('<parameter name="NAME">', "</parameter>\n", ("</parameter>", "</invoke>"))
 MARKERS = (
     Marker("call", OPEN, CLOSE, end=_TAGS.end),
     Marker("reasoning", "<think>", "</think>", unclosed=(OPEN,)),

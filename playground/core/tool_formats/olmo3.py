@@ -5,12 +5,14 @@ Source: the chat template of https://huggingface.co/allenai/Olmo-3-7B-Instruct.
 
 from playground.core.streaming import Marker
 from playground.core.tool_formats import literals, tool_list
+from playground.core.tool_formats.arguments import PYTHON
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.values import Call, Fault, Parsed
 
 NAME = "olmo3"
 STOPS = ("<|im_start|>environment",)
 OPEN, CLOSE = "<function_calls>", "</function_calls>"
+ARGUMENT_FORM = PYTHON
 MARKERS = (
     Marker("call", OPEN, CLOSE, until=(OPEN,)),
     Marker("reasoning", "<think>", "</think>", unclosed=(OPEN,)),

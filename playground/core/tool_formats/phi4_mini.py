@@ -16,6 +16,7 @@ NAME = "phi4_mini"
 STOPS = ()
 OPEN, CLOSE = "<|tool_call|>", "<|/tool_call|>"
 WORD = "functools"
+TRIGGER = WORD + "["  # where a grammar takes over
 _LIST = re.compile(WORD + r"\s*(?=\[)")
 _MAY_BEGIN = re.compile(WORD + r"\s*$")
 

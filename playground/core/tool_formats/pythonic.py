@@ -8,10 +8,12 @@ import re
 
 from playground.core.streaming import Marker, dropped
 from playground.core.tool_formats import literals, tool_list
+from playground.core.tool_formats.arguments import PYTHON
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.values import Call, Fault, Parsed
 
 NAME = "pythonic"
+BARE = r"\[\s*[A-Za-z_][A-Za-z0-9_.\-]*\("  # how a call begins that nothing marks
 STOPS = ("<|start_header_id|>ipython", "<|header_start|>ipython")
 _LIST = re.compile(r"(?:(?<=[\s>])|(?<!.))\[\s*[^\W\d][\w.\-]*\(\s*(?:\)|[^\W\d]\w*\s*=|$)", re.DOTALL)
 _MAY_BEGIN = re.compile(r"(?:(?<=[\s>])|(?<!.))\[\s*(?:[^\W\d][\w.\-]*(?:\(\s*(?:[^\W\d]\w*\s*)?)?)?$", re.DOTALL)
@@ -31,6 +33,7 @@ def end(text: str, start: int):
     return (stop, stop) if stop >= 0 else -1
 
 
+ARGUMENT_FORM = PYTHON
 MARKERS = (
     Marker("call", "", "", find=find, end=end),
     dropped("<|python_start|>"),

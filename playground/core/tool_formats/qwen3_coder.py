@@ -1,6 +1,6 @@
 """Qwen3-Coder: `<tool_call>`, `<function=name>`, and each argument as bare text in `<parameter=key>`.
 
-Its models at times leave `<tool_call>` or `</parameter>` out. Source: the chat template of
+Its models at times leave `<tool_call>` or `</parameter>` out, or indent the tags. Source: the chat template of
 https://huggingface.co/Qwen/Qwen3-Coder-30B-A3B-Instruct.
 """
 
@@ -8,6 +8,7 @@ import re
 
 from playground.core.streaming import Marker, dropped
 from playground.core.tool_formats import tool_list
+from playground.core.tool_formats.arguments import Tagged
 from playground.core.tool_formats.reading import parse as parse_spans
 from playground.core.tool_formats.typed import schema_of, typed, write_text
 from playground.core.tool_formats.values import Call, Fault, Parsed
@@ -20,6 +21,8 @@ PARAMETER, PARAMETER_CLOSE = "<parameter=", "</parameter>"
 _CLOSED = re.compile(r"</function>\s*(</tool_call>)?")
 _SPACE = re.compile(r"\s*")
 _AGAIN = re.compile(r"<tool_call>\s*<function=")
+# A value whose closing tag stands on a line of its own, indented: the blanks around it are layout.
+_INDENTED = re.compile(r"\n(?:.*\n)?[ \t]+", re.DOTALL)
 _VALUE_ENDS = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>|</tool_call>|$))|(?=<parameter=|</function>)")
 
 
@@ -49,6 +52,11 @@ def _find_bare(text: str, at: int, final: bool):
     return (position, position) if position >= 0 else None
 
 
+ARGUMENT_FORM = Tagged(
+    f"{PARAMETER}NAME>\n",
+    f"\n{PARAMETER_CLOSE}\n",
+    (PARAMETER, PARAMETER_CLOSE, FUNCTION, FUNCTION_CLOSE),
+)
 MARKERS = (
     Marker("call", OPEN, CLOSE, end=_end),
     Marker("call", FUNCTION, "", end=_end_bare, find=_find_bare),
@@ -118,11 +126,15 @@ def _read_one(text: str, at: int, raw: str, closed: bool, tools) -> tuple[Call |
         end = _VALUE_ENDS.search(text, bracket + 1)
         if not end or (not end[0] and not closed and end.start() >= len(text)):
             return _cut(f"inside {key[:40]!r}", text[start:], closed, name), len(text)
-        value = text[bracket + 1 : end.start()]
-        value = value[1:] if value.startswith("\n") else value
-        value = value[:-1] if value.endswith("\n") else value
-        arguments[key] = typed(value, properties.get(key))
+        arguments[key] = typed(_unframed(text[bracket + 1 : end.start()]), properties.get(key))
         at = end.end()
+
+
+def _unframed(value: str) -> str:
+    """`value` without the line breaks that stand around it, and without the indentation of an indented call."""
+    if _INDENTED.fullmatch(value):
+        return value.strip()
+    return value.removeprefix("\n").removesuffix("\n")
 
 
 def _cut(where: str, raw: str, closed: bool, name: str = "") -> Fault:

@@ -104,7 +104,7 @@ def call_from(value, raw: str, where: str, keys=("arguments",)) -> Call | Fault:
         # OpenAI's wire format carries the arguments as a JSON text.
         arguments = read_json(arguments, raw, True, f'in "{key}"')
         if isinstance(arguments, Fault):
-            return arguments
+            return Fault(arguments.kind, arguments.reason, raw, name)
     if not isinstance(arguments, dict):
         return Fault("malformed", f'"{key}" of {name[:60]} must be a JSON object, got {_kind(arguments)}.', raw, name)
     return Call(name, arguments, raw)
