@@ -402,7 +402,7 @@ def _pad(ready: _Prepared) -> int:
 def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit, ranks) -> dict:
     from playground.core.training.collate import total_steps
 
-    report, estimate = ready.examples.report, _estimate(ready, config)
+    report, estimate = ready.examples.report, _estimate(ready, config, ranks)
     trainable = _trainable(model) if model is not None else (estimate or {}).get("trainable")
     plan = {
         **dataclasses.asdict(report),
@@ -423,7 +423,7 @@ def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit, ranks) -> dic
     return plan
 
 
-def _estimate(ready: _Prepared, config: TrainConfig) -> dict | None:
+def _estimate(ready: _Prepared, config: TrainConfig, ranks) -> dict | None:
     """Memory and time for these rows on this device; None for a model whose config does not say its shape."""
     from playground.core import estimate
     from playground.core.training import methods
@@ -433,6 +433,7 @@ def _estimate(ready: _Prepared, config: TrainConfig) -> dict | None:
     except PlaygroundError:
         return None
     device = methods.device(ready.loaded.device.type)
+    config = dataclasses.replace(config, processes=ranks.count, shard=ranks.sharded)
     work = estimate.work_of(ready.examples, config, device)
     return estimate.estimate(shape, config, device, work).as_dict()
 
@@ -506,6 +507,7 @@ def save(model, folder: Path, config: TrainConfig, about: dict, ready: _Prepared
 
     `soft`: the folder of the soft prompt that the adapter was trained behind; it goes into the adapter's.
     """
+    from playground.core.adapter_files import SOFT
     from playground.core.training import methods
     from playground.core.training.ranks import full_state
 
@@ -521,7 +523,7 @@ def save(model, folder: Path, config: TrainConfig, about: dict, ready: _Prepared
         initial = folder / "checkpoints" / INITIAL if config.method == "pissa" else None
         methods.save_adapter(model, part, config.model, initial, state)
         if soft:
-            shutil.copytree(soft, part / methods.SOFT)
+            shutil.copytree(soft, part / SOFT)
         if config.added_tokens:
             methods.save_tokenizer(ready.loaded.tokenizer, part, ready.folder)
     runs.write_json(part / "playground.json", about)

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from playground.config import ATTENTION, EVERY_LINEAR, FULL_LIMIT, TrainConfig
-from playground.core.adapter_files import SOFT
+from playground.core.adapter_files import soft_folder
 from playground.core.training import layers
 from playground.core.training.collate import batch
 from playground.core.training.loss import tensors
@@ -287,12 +287,6 @@ def save_adapter(model, folder: Path, base: str, initial: Path | None = None, st
     more |= {"state_dict": state} if state is not None else {}
     model.save_pretrained(folder, save_embedding_layers=False, **more)
     (folder / "README.md").unlink(missing_ok=True)
-
-
-def soft_folder(adapter: Path) -> Path | None:
-    """The soft prompt that a LoRA adapter was trained behind, a plain PEFT folder in the adapter's; None without."""
-    folder = Path(adapter) / SOFT
-    return folder if (folder / "adapter_config.json").exists() else None
 
 
 def save_model(model, tokenizer, folder: Path, base_folder: Path, state: dict | None = None) -> None:
