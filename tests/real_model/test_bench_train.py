@@ -8,6 +8,8 @@ import pytest
 from playground import cli
 from playground.bench import trainers
 
+pytestmark = pytest.mark.real_model
+
 
 def test_every_way_that_is_here_trains_the_same_curve(capsys):
     pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[bench]'")
