@@ -348,7 +348,7 @@ def _continued_folder(config: TrainConfig, paths: Paths, base: Path) -> Path:
 
 def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop, ranks) -> _Prepared:
     from playground.core import datasets
-    from playground.core.training import methods
+    from playground.core.training import layers, methods
     from playground.core.training.collate import check_batch, data_hash, prepare
     from playground.services.templates import Templates
 
@@ -362,20 +362,13 @@ def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop, r
         if ranks.from_first(stop):
             raise StoppedEarly from None
         raise
-    methods.check_folder(folder, config)
+    layers.check_folder(folder, config)
     loaded = methods.load_base(folder, config, "cpu" if ranks.sharded else "auto")
     if ranks.sharded and ranks.device.type != "cpu":  # the shares go to their devices once they are made
         loaded.model.set_attn_implementation("sdpa")
         loaded = dataclasses.replace(loaded, device=ranks.device)
     tokens = methods.add_tokens(loaded.model, loaded.tokenizer, config.added_tokens) if config.added_tokens else []
     template = Templates(paths).load(config.template, loaded.tokenizer)
-    context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    soft = config.soft_tokens
-    if context and config.max_length + soft > context:
-        before = f" after {soft:,} prompt_tokens" if soft else ""
-        raise PlaygroundError(
-            f"max_length {config.max_length:,}{before} is past the model's context of {context:,} tokens"
-        )
     examples = prepare(config, data.conversations, template, loaded.tokenizer, data.problems)
     check_batch(config, len(examples.train))
     return _Prepared(folder, loaded, template, data.conversations, examples, digest, tokens)

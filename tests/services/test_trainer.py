@@ -146,6 +146,27 @@ def test_a_resumed_run_wants_the_rows_it_began_with(world):
     assert "the data has changed" in result["sentence"]
 
 
+def test_a_data_set_that_changes_during_the_run_changes_nothing(world, monkeypatch):
+    train, _ = world
+    whole, _ = train()
+    write, changed = runs.Events.write, []
+
+    def change_at_one(self, kind, **values):
+        if kind == "step" and values["step"] == 1:
+            with open(whole.config.data, "w") as file:
+                json.dump(ROWS[1:], file)
+            changed.append(whole.config.data)
+        return write(self, kind, **values)
+
+    monkeypatch.setattr(runs.Events, "write", change_at_one)
+    run, result = train()
+    assert changed
+    assert result["state"] == "finished"
+    losses = [[e["loss"] for e in one.events() if e["kind"] == "step"] for one in (whole, run)]
+    assert losses[0] == losses[1]
+    assert run.about["data_hash"] == whole.about["data_hash"]
+
+
 @pytest.mark.parametrize(
     "settings, sentence",
     [

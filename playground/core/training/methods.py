@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from playground.config import ATTENTION, EVERY_LINEAR, FULL_LIMIT, TrainConfig
+from playground.config import ATTENTION, EVERY_LINEAR, TrainConfig
 from playground.core.adapter_files import soft_folder
 from playground.core.training import layers
 from playground.core.training.collate import batch
@@ -40,14 +40,6 @@ def load_base(folder: Path, config: TrainConfig, device: str = "auto"):
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
     return loaded
-
-
-def check_folder(folder: Path, config: TrainConfig) -> None:
-    """What can be refused before the weights are read."""
-    if config.method == "full":
-        check_full(layers.parameters(folder))
-    if config.targets not in (EVERY_LINEAR, ATTENTION):
-        layers.check_names(config.targets, [layer.name for layer in layers.linear_layers(folder)])
 
 
 def base_of(model):
@@ -125,16 +117,8 @@ def _start_from_rows(model, config: TrainConfig, rows) -> None:
 
 def _all_weights(model):
     number = sum(p.numel() for p in model.parameters())
-    check_full(number)
+    layers.check_full(number)
     return model.requires_grad_(True)
-
-
-def check_full(parameters: int) -> None:
-    if parameters > FULL_LIMIT:
-        raise PlaygroundError(
-            f"method full trains every weight and is for models of at most {FULL_LIMIT / 1e6:,.0f} million parameters; "
-            f"this one has {parameters / 1e6:,.0f} million: choose lora, or a smaller model"
-        )
 
 
 def target_modules(model, targets: str) -> str | list[str]:
