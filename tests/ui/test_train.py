@@ -142,7 +142,7 @@ def test_a_mistake_is_said_in_place_and_starts_nothing(services, changes, senten
         ({"batch_size": 200, "rows": 60}, "batch_size is 200, and there are 57 rows to train on"),
         ({"max_length": 4096}, "max_length 4,096 is past the model's context of 2,048 tokens; set max_length to 2,048"),
         ({"max_length": 2048, "method": "prompt"}, "2,048 after 16 prompt_tokens is past the model's context of 2,048"),
-        ({"targets": ["q_proj", "nothing"]}, "no linear layer called 'nothing'; it has q_proj"),
+        ({"targets": "q_proj,nothing"}, "no linear layer called 'nothing'; it has q_proj"),
     ],
 )
 def test_what_the_model_and_the_rows_contradict_is_said_before_the_run(services, tmp_path, changes, sentence):
