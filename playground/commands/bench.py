@@ -8,7 +8,7 @@ BENCHES = {
     "render": ("playground.bench.render", "a keystroke's renderings, and the report beside the bare tokenizer call"),
     "serve": ("playground.bench.serve", "many visitors at once, beside generate behind a lock"),
     "soak": ("playground.bench.soak", "visitors who chat with the page for minutes: mixed, stuck, memory"),
-    "train": ("playground.bench.train", "tokens/s and peak memory beside TRL's SFTTrainer"),
+    "train": ("playground.bench.train", "rows/s, peak memory and losses beside TRL's SFTTrainer and plain Trainer"),
 }
 
 

@@ -68,10 +68,22 @@ def read_weights(model: torch.nn.Module, folder: Path) -> Weights:
     }
     if not factors:
         raise PlaygroundError(f"adapter {folder.name} holds no LoRA weights")
-    # a soft prompt that was trained first stands in the adapter's folder, a plain PEFT folder too
-    before = folder / SOFT
-    soft = read_weights(model, before).soft if before.is_dir() else None
+    before = soft_folder(folder)
+    soft = read_weights(model, before).soft if before else None
     return Weights(factors, soft, *_own_tokens(model, config, tensors))
+
+
+def soft_folder(adapter: Path) -> Path | None:
+    """The soft prompt that a LoRA adapter was trained behind, a plain PEFT folder in the adapter's; None without."""
+    folder = Path(adapter) / SOFT
+    return folder if (folder / "adapter_config.json").exists() else None
+
+
+def soft_rows(folder: Path) -> torch.Tensor:
+    """The virtual tokens [tokens, width] of the PEFT folder of a soft prompt."""
+    from safetensors.torch import load_file
+
+    return load_file(Path(folder) / "adapter_model.safetensors")["prompt_embeddings"]
 
 
 def _factors(model, module, name: str, tensors: dict, folder: Path, config: dict) -> Factors:

@@ -10,13 +10,19 @@ activations  what a forward pass keeps for the backward pass, for the padded tok
 logits       a chunk of labelled positions times the vocabulary; never a whole batch
 runtime      the libraries themselves, or the CUDA context
 
+It is what one process needs. Several on a CPU have its memory together; several GPUs have their own. With shard (FSDP),
+the linear layers and what is trained in them are divided by the number of processes; one layer at a time, and the next
+that is fetched meanwhile, is whole.
+
 The activations of a layer agree with a count of autograd's saved tensors to a tenth (LoRA, full; eager and sdpa).
-SLACK is what the allocator and the backward pass add: on CPU, 1.7 MB a padded token were measured for SmolLM2 135M,
-where 1.1 MB are kept. The time is rough: floating-point operations over a rate.
+SLACK is what the allocator and the backward pass add: on CPU, 1.7 to 1.85 MB a padded token were measured for SmolLM2
+135M, where 1.1 MB are kept. The time is rough: floating-point operations over a rate, for steps and held-out rows; the
+probe's answers are written at the speed at which the weights are read.
 """
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -25,17 +31,27 @@ from pathlib import Path
 import psutil
 
 from playground.config import ATTENTION, EVERY_LINEAR, TrainConfig, check
-from playground.core.training.collate import TOKENS_AT_ONCE, Examples, batches_of_epoch, parts, total_steps
+from playground.core.training.collate import (
+    TOKENS_AT_ONCE,
+    Examples,
+    batch,
+    batches_of_epoch,
+    shares,
+    total_steps,
+    unshared,
+)
 from playground.core.training.layers import ATTENTION_LAYERS, Linear, linear_layers, parameters
 from playground.errors import PlaygroundError
 
 GIB = 2**30
 NF4_BYTES = 0.516
 LOGIT_ROWS = 512  # as in loss.CHUNK
-SLACK = {"cpu": 1.5, "cuda": 1.15, "mps": 1.5}
+SLACK = {"cpu": 1.6, "cuda": 1.15, "mps": 1.5}
 RUNTIME = {"cpu": 0.7 * GIB, "cuda": 0.6 * GIB, "mps": 1.0 * GIB}
 # Floating-point operations a second that training reaches: per CPU core (bf16, measured on two cores), per GPU name.
 CPU_RATE = 1.1e11
+CPU_READS = 5.5e9  # bytes of weights a second while decoding: 20 tokens/s for SmolLM2 135M in bf16 on two cores
+GPU_TOKEN = 0.025  # seconds for a token of a probe's answer: launching the kernels, for any model that fits
 GPU_SHARE = 0.35  # of the card's dense bf16 matrix rate
 GPU_RATES = {
     **{"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "A10": 125e12},
@@ -102,13 +118,17 @@ class Device:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do: padded tokens in the largest piece of a step, its longest row, steps and tokens of each."""
+    """What there is to do: padded tokens in the largest piece of a step, its longest row, steps and tokens of each.
+
+    `held` are the padded tokens of the held-out rows, which each evaluation runs.
+    """
 
     tokens: int
     longest: int
     labelled: int
     steps: int = 0
     step_tokens: float = 0.0
+    held: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Estimate:
-    """`parts` in bytes; `seconds` of the steps alone, None where steps or speed are not known."""
+    """`parts` in bytes; `seconds` of steps and evaluations, None where steps or speed are not known.
+
+    All is for each of `processes`, `free` too.
+    """
 
     verdict: str
     total: int
@@ -130,11 +153,13 @@ class Estimate:
     parts: dict[str, int]
     trainable: int
     seconds: float | None
+    processes: int = 1
     changes: tuple[Change, ...] = field(default=())
 
     def sentence(self) -> str:
         text = {"fits": "fits", "tight": "fits, but it is tight", "exceeds": "does not fit"}[self.verdict]
         text += f": about {size(self.total)} of {size(self.free)} free"
+        text += f" for each of {self.processes:,} processes" if self.processes > 1 else ""
         largest = sorted(self.parts.items(), key=lambda part: -part[1])[:3]
         return f"{text}, most of it {', '.join(f'{name} {size(number)}' for name, number in largest)}"
 
@@ -227,21 +252,25 @@ def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
     tokens, longest, labelled, run, pieces = 1, 1, 1, 0, 0
     batches = batches_of_epoch(examples.train, config, 0)
     for whole in batches:
-        for piece in parts(whole, room(config, device)):
+        dealt = shares(unshared(whole) if config.shard else whole, config.processes, room(config, device))
+        for piece in (piece for mine in dealt for piece in mine):
             row = max(len(row.ids) for row in piece.rows)
             padded = len(piece.prefix) + row * len(piece.rows)
             tokens, longest = max(tokens, padded), max(longest, len(piece.prefix) + row)
             labelled = max(labelled, piece.trained)
             run, pieces = run + padded, pieces + 1
     steps = total_steps(config, len(examples.train))
-    return Work(tokens, longest, labelled, steps, run / max(1, len(batches)))
+    held = sorted(examples.held_out, key=lambda row: len(row.ids))
+    asked = [batch(held[i : i + config.batch_size]).padded for i in range(0, len(held), config.batch_size)]
+    return Work(tokens, longest, labelled, steps, run / max(1, len(batches)), float(sum(asked)))
 
 
 def assumed_work(config: TrainConfig, device: Device) -> Work:
     """The most that the settings allow: every row as long as max_length, and every token trained."""
     longest = config.max_length
     step = longest * config.batch_size
-    tokens = max(longest, min(step, room(config, device) // longest * longest))
+    mine = longest * math.ceil(config.batch_size / config.processes)
+    tokens = max(longest, min(mine, room(config, device) // longest * longest))
     return Work(tokens, longest, tokens, config.steps, step)
 
 
@@ -266,21 +295,32 @@ def estimate(shape: Shape, config: TrainConfig, device: Device, work: Work | Non
     """
     work = work or assumed_work(config, device)
     trained = trainable(shape, config)
+    mine = _mine(shape, config, trained)
     parts_ = {
         "weights": _weights(shape, config, device),
-        "adapter": 0 if config.method == "full" else trained * _bytes(config, device),
-        "gradients": trained * _bytes(config, device),
-        "optimizer": trained * (8 if _bytes(config, device) == 4 else 16),
+        "adapter": 0 if config.method == "full" else mine * _bytes(config, device),
+        "gradients": mine * _bytes(config, device),
+        "optimizer": mine * (8 if _bytes(config, device) == 4 else 16),
         "activations": int(_activations(shape, config, device, work) * SLACK.get(device.kind, 1.5)),
         "logits": min(LOGIT_ROWS, work.labelled) * shape.vocab * (8 if _bytes(config, device) == 2 else 12),
         "runtime": int(RUNTIME.get(device.kind, GIB)),
     }
     total = sum(parts_.values())
-    verdict = "fits" if total <= TIGHT * device.free else "tight" if total <= device.free else "exceeds"
-    found = Estimate(verdict, total, device.free, parts_, trained, _seconds(shape, config, device, work))
+    free = device.free if device.kind == "cuda" else device.free // config.processes
+    verdict = "fits" if total <= TIGHT * free else "tight" if total <= free else "exceeds"
+    seconds = _seconds(shape, config, device, work)
+    found = Estimate(verdict, total, free, parts_, trained, seconds, config.processes)
     if verdict == "exceeds" and suggest:
         return dataclasses.replace(found, changes=tuple(_changes(shape, config, device, work)))
     return found
+
+
+def _mine(shape: Shape, config: TrainConfig, trained: int) -> int:
+    """Trained numbers that one process holds."""
+    if not config.shard:
+        return trained
+    whole = shape.numbers - shape.in_linears if config.method == "full" else 0  # embeddings are not shared out
+    return whole + (trained - whole) // config.processes
 
 
 def trainable(shape: Shape, config: TrainConfig) -> int:
@@ -309,6 +349,10 @@ def _bytes(config: TrainConfig, device: Device) -> int:
 
 def _weights(shape: Shape, config: TrainConfig, device: Device) -> int:
     wide = _bytes(config, device)
+    if config.shard:
+        standing = min(shape.layers, 2) * shape.in_linears // shape.layers
+        shared = shape.in_linears // config.processes
+        return (shape.numbers - shape.in_linears + min(shared + standing, shape.in_linears)) * wide
     if not config.quantised:
         return shape.numbers * wide
     # a 4-bit layer is unpacked to be multiplied with, one at a time
@@ -337,8 +381,14 @@ def _seconds(shape: Shape, config: TrainConfig, device: Device, work: Work) -> f
     """2 operations a parameter forward, 2 for the inputs' gradients, 2 more for the weights' where they are trained."""
     if not (work.steps and device.rate):
         return None
-    operations = (6 if config.method == "full" else 4) * shape.numbers * work.step_tokens * work.steps
-    return operations / device.rate * (1.5 if config.method == "dora" else 1.0)
+    forward = 2 * shape.numbers * (1.5 if config.method == "dora" else 1.0) / device.rate
+    evaluations = 1 + math.ceil(work.steps / config.eval_every)
+    tokens = (3 if config.method == "full" else 2) * work.step_tokens * work.steps + work.held * evaluations
+    # several processes on a CPU have the same cores
+    seconds = forward * tokens / (config.processes if device.kind == "cuda" else 1)
+    asked = sum(bool(line.strip()) for line in config.probe.splitlines()) * config.probe_tokens * evaluations
+    token = GPU_TOKEN if device.kind == "cuda" else shape.numbers * _bytes(config, device) / CPU_READS
+    return seconds + asked * token
 
 
 # ---- what would make it fit ------------------------------------------------------------------------------------
@@ -380,6 +430,8 @@ def _candidates(config: TrainConfig, device: Device, work: Work) -> Iterable[tup
         )
     if config.method in ("full", "dora"):
         yield {"method": "lora"}, "train a LoRA adapter: far fewer numbers, nearly as good for a new format"
+    if config.processes > 1 and not config.shard:
+        yield {"shard": True}, f"share the layers out over the {config.processes:,} processes: a little slower"
     if not config.quantised and config.method not in ("full", "pissa"):
         slower = "slow on a CPU" if device.kind == "cpu" else "a little slower"
         name = {"method": "qlora"} if config.method == "lora" else {"load_in_4bit": True}

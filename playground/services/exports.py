@@ -7,6 +7,7 @@ name and renamed, so that a folder or a file that is there is whole.
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -142,7 +143,7 @@ class Exporter:
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
         shutil.rmtree(part, ignore_errors=True)
         try:
-            parity = yield from merging.merge(run, base, template, part, config, dtype)
+            parity, template = yield from merging.merge(run, base, template, part, config, dtype)
             (part / "README.md").write_text(
                 hub_push.model_card(run, self._hub_name(config), merged=True), encoding="utf-8"
             )
@@ -174,12 +175,14 @@ class Exporter:
 
     def _gguf(self, run: Run, out: Path, dtype: str = "auto") -> Iterator[str | Export]:
         script = find_converter()
+        yield f"looking at {CONVERT}"
+        check_converter(script)
         folder, target = out / f".{run.name}-gguf-{uuid.uuid4().hex}", out / f"{run.name}.gguf"
         try:
             sentence = yield from self._merge(run, folder, dtype)
             yield f"converting with {CONVERT}"
             part = out / f".{run.name}.{uuid.uuid4().hex}.part.gguf"
-            _convert(script, folder, part)
+            _convert(script, folder, part, "f32" if dtype == "float32" else "auto")
             part.replace(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -301,8 +304,16 @@ def find_converter() -> Path:
     return found
 
 
-def _convert(script: Path, folder: Path, out: Path) -> None:
-    command = [sys.executable, str(script), str(folder), "--outfile", str(out), "--outtype", "auto"]
+def check_converter(script: Path) -> None:
+    """Refuse before the weights are merged where the script misses a package."""
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=GGUF_SECONDS)
+    if done.returncode and (missing := re.search(r"No module named '(\w+)", done.stderr)):
+        name = missing[1]
+        raise PlaygroundError(f"{CONVERT} needs the package {name}, which is not installed: pip install {name}")
+
+
+def _convert(script: Path, folder: Path, out: Path, kind: str) -> None:
+    command = [sys.executable, str(script), str(folder), "--outfile", str(out), "--outtype", kind]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=GGUF_SECONDS)
     except subprocess.TimeoutExpired:

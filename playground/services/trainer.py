@@ -348,7 +348,7 @@ def _continued_folder(config: TrainConfig, paths: Paths, base: Path) -> Path:
 
 def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop, ranks) -> _Prepared:
     from playground.core import datasets
-    from playground.core.training import methods
+    from playground.core.training import layers, methods
     from playground.core.training.collate import check_batch, data_hash, prepare
     from playground.services.templates import Templates
 
@@ -362,20 +362,13 @@ def _prepare(run: Run, config: TrainConfig, paths: Paths, sources, emit, stop, r
         if ranks.from_first(stop):
             raise StoppedEarly from None
         raise
-    methods.check_folder(folder, config)
+    layers.check_folder(folder, config)
     loaded = methods.load_base(folder, config, "cpu" if ranks.sharded else "auto")
     if ranks.sharded and ranks.device.type != "cpu":  # the shares go to their devices once they are made
         loaded.model.set_attn_implementation("sdpa")
         loaded = dataclasses.replace(loaded, device=ranks.device)
     tokens = methods.add_tokens(loaded.model, loaded.tokenizer, config.added_tokens) if config.added_tokens else []
     template = Templates(paths).load(config.template, loaded.tokenizer)
-    context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    soft = config.soft_tokens
-    if context and config.max_length + soft > context:
-        before = f" after {soft:,} prompt_tokens" if soft else ""
-        raise PlaygroundError(
-            f"max_length {config.max_length:,}{before} is past the model's context of {context:,} tokens"
-        )
     examples = prepare(config, data.conversations, template, loaded.tokenizer, data.problems)
     check_batch(config, len(examples.train))
     return _Prepared(folder, loaded, template, data.conversations, examples, digest, tokens)
@@ -402,7 +395,7 @@ def _pad(ready: _Prepared) -> int:
 def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit, ranks) -> dict:
     from playground.core.training.collate import total_steps
 
-    report, estimate = ready.examples.report, _estimate(ready, config)
+    report, estimate = ready.examples.report, _estimate(ready, config, ranks)
     trainable = _trainable(model) if model is not None else (estimate or {}).get("trainable")
     plan = {
         **dataclasses.asdict(report),
@@ -423,7 +416,7 @@ def _tell_plan(model, ready: _Prepared, config: TrainConfig, emit, ranks) -> dic
     return plan
 
 
-def _estimate(ready: _Prepared, config: TrainConfig) -> dict | None:
+def _estimate(ready: _Prepared, config: TrainConfig, ranks) -> dict | None:
     """Memory and time for these rows on this device; None for a model whose config does not say its shape."""
     from playground.core import estimate
     from playground.core.training import methods
@@ -433,6 +426,7 @@ def _estimate(ready: _Prepared, config: TrainConfig) -> dict | None:
     except PlaygroundError:
         return None
     device = methods.device(ready.loaded.device.type)
+    config = dataclasses.replace(config, processes=ranks.count, shard=ranks.sharded)
     work = estimate.work_of(ready.examples, config, device)
     return estimate.estimate(shape, config, device, work).as_dict()
 
@@ -506,6 +500,7 @@ def save(model, folder: Path, config: TrainConfig, about: dict, ready: _Prepared
 
     `soft`: the folder of the soft prompt that the adapter was trained behind; it goes into the adapter's.
     """
+    from playground.core.adapter_files import SOFT
     from playground.core.training import methods
     from playground.core.training.ranks import full_state
 
@@ -521,7 +516,7 @@ def save(model, folder: Path, config: TrainConfig, about: dict, ready: _Prepared
         initial = folder / "checkpoints" / INITIAL if config.method == "pissa" else None
         methods.save_adapter(model, part, config.model, initial, state)
         if soft:
-            shutil.copytree(soft, part / methods.SOFT)
+            shutil.copytree(soft, part / SOFT)
         if config.added_tokens:
             methods.save_tokenizer(ready.loaded.tokenizer, part, ready.folder)
     runs.write_json(part / "playground.json", about)

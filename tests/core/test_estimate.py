@@ -70,11 +70,68 @@ def test_the_three_verdicts(share, verdict):
 
 def test_the_small_model_on_a_cpu_is_what_was_measured():
     """1.7 MB a padded token; runs of the tool recipe took 2.2 to 3.5 GiB; 1,024 tokens took 2.4 to 2.6 s."""
-    full = estimate.estimate(SMALL, TrainConfig(), CPU, Work(2048, 256, 500, 1, 1024))
+    full = estimate.estimate(SMALL, TrainConfig(probe=""), CPU, Work(2048, 256, 500, 1, 1024))
     assert full.parts["activations"] / 2048 == pytest.approx(1.7e6, rel=0.1)
     assert full.seconds == pytest.approx(2.5, rel=0.1)
     usual = estimate.estimate(SMALL, TrainConfig(), CPU, Work(800, 256, 300, 1, 800))
     assert 2.2 * GIB < usual.total < 3.5 * GIB
+
+
+def test_the_time_is_that_of_the_whole_run():
+    """76 steps of the tool recipe took 183 s, and 213 s with four evaluations of 32 rows and a probe of 48 tokens."""
+    config = TrainConfig(eval_every=27)
+    steps, held = Work(958, 256, 300, 76, 970), 2560
+    whole = estimate.estimate(SMALL, config, CPU, dataclasses.replace(steps, held=held)).seconds
+    alone = estimate.estimate(SMALL, dataclasses.replace(config, probe=""), CPU, steps).seconds
+    assert alone == pytest.approx(183, rel=0.1)
+    assert whole - alone == pytest.approx(30, rel=0.4)
+    assert estimate.estimate(SMALL, config, CPU, steps).total == pytest.approx(2.76 * GIB, rel=0.03)
+
+
+def test_processes_on_a_cpu_have_its_memory_together_and_gpus_their_own():
+    two = TrainConfig(processes=2)
+    found = estimate.estimate(SMALL, two, CPU)
+    assert found.free == CPU.free // 2
+    assert "free for each of 2 processes" in found.sentence()
+    assert estimate.estimate(LLAMA, two, CARD).free == CARD.free
+    work = Work(2048, 256, 500, 10, 1024)
+    assert (
+        estimate.estimate(SMALL, two, CPU, work).seconds == estimate.estimate(SMALL, TrainConfig(), CPU, work).seconds
+    )
+    card = dataclasses.replace(CARD, rate=1e14)
+    one, half = (estimate.estimate(LLAMA, TrainConfig(processes=n, probe=""), card, work).seconds for n in (1, 2))
+    assert half == pytest.approx(one / 2)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_with_shards_a_process_holds_its_share_of_the_layers(method):
+    alone, shared = (
+        estimate.estimate(LLAMA, TrainConfig(method=method, batch_size=8, processes=8, shard=shard), CARD)
+        for shard in (False, True)
+    )
+    layers, rest = 2 * LLAMA.in_linears, 2 * (LLAMA.numbers - LLAMA.in_linears)
+    assert alone.parts["weights"] == layers + rest
+    assert shared.parts["weights"] == pytest.approx(layers / 8 + rest + 2 * layers / 32, rel=1e-6)
+    share = 8 if method == "lora" else LLAMA.numbers / (LLAMA.in_linears / 8 + LLAMA.numbers - LLAMA.in_linears)
+    assert shared.parts["optimizer"] == pytest.approx(alone.parts["optimizer"] / share, rel=1e-3)
+    assert shared.parts["activations"] == alone.parts["activations"]
+
+
+def test_shards_are_offered_to_several_processes():
+    changes = estimate.estimate(LLAMA, TrainConfig(batch_size=4, processes=4), estimate.gpu("", 14 * GIB)).changes
+    assert any(change.settings.get("shard") for change in changes)
+    assert "share the layers out over the 4 processes" in " ".join(change.words for change in changes)
+
+
+def test_the_pieces_are_those_of_each_process():
+    rows = [example([i, *[1] * 49], [False] * 40 + [True] * 10, 1024) for i in range(8)]
+    config = TrainConfig(batch_size=4)
+    found = [
+        estimate.work_of(Examples(rows, rows[:2]), dataclasses.replace(config, processes=n), CPU) for n in (1, 2, 4)
+    ]
+    assert [work.tokens for work in found] == [200, 100, 50]
+    assert {work.step_tokens for work in found} == {200}
+    assert found[0].held == 100
 
 
 def test_methods_in_the_order_of_what_they_cost():

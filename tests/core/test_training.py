@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # more only wait for each other at this size
 
 from playground.core.training import loop, loss, methods, ranks, truth  # noqa: E402
+from playground.core.training.best import write_whole  # noqa: E402
 from playground.core.training.fused import fused  # noqa: E402
 from playground.core.training.ranks import Ranks  # noqa: E402
 
@@ -417,6 +419,15 @@ def test_a_loss_that_is_no_number_stops_the_run():
 def test_failures_have_names(error, reason):
     named = loop.failure(error, CONFIG)
     assert (named and named[0]) == reason
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_torch_on_a_full_disk_is_known_and_gives_the_room_back(tmp_path):
+    (tmp_path / "step.part").symlink_to("/dev/full")
+    with pytest.raises(RuntimeError) as caught:
+        write_whole({"weights": torch.zeros(100_000)}, tmp_path / "step.pt")
+    assert loop.failure(caught.value, CONFIG)[0] == "disk"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_deepspeed_is_refused_with_what_works(monkeypatch):

@@ -131,7 +131,7 @@ def test_a_full_fine_tune_is_a_model_folder_of_its_own(tmp_path, tokenizer, toke
 
 def test_full_is_for_tiny_models():
     with pytest.raises(PlaygroundError, match="at most 400 million parameters; this one has 1,236 million"):
-        methods.check_full(1_235_814_400)
+        layers.check_full(1_235_814_400)
 
 
 def test_a_head_that_is_trained_gets_the_gradient_autograd_gives():

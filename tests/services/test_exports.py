@@ -13,6 +13,7 @@ import pytest
 
 from playground.config import Paths, TrainConfig
 from playground.core import templates
+from playground.core.adapter_files import SOFT, soft_rows
 from playground.errors import PlaygroundError
 from playground.services import exports, runs
 from playground.services.exports import Export, Exporter
@@ -127,10 +128,60 @@ def test_the_merged_folder_carries_the_trained_template_and_its_stops(world):
 def test_an_adapter_that_is_no_lora_is_not_merged(world):
     exporter, run = world
     path = run.folder / "adapter" / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": "PROMPT_TUNING"}))
-    with pytest.raises(PlaygroundError, match="PROMPT_TUNING adapter cannot be merged"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": "IA3"}))
+    with pytest.raises(PlaygroundError, match="an? IA3 adapter cannot be merged"):
         made(exporter, "merged", run)
     assert list(run.folder.joinpath("exports").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def soft(base, tmp_path_factory):
+    """A soft prompt of three virtual tokens, far from any word."""
+    from peft import PromptTuningConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(2)
+    settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)
+    torch.nn.init.normal_(model.prompt_encoder["default"].embedding.weight, std=2.0)
+    folder = tmp_path_factory.mktemp("soft") / "soft"
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["soft prompt", "LoRA behind one"])
+def test_a_soft_prompt_becomes_tokens_of_the_merged_model(world, soft, base, adapter, behind):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    exporter, run = world
+    if behind:
+        shutil.copytree(soft, run.folder / "adapter" / SOFT)
+    else:
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copy(soft / name, run.folder / "adapter" / name)
+    done = made(exporter, "merged", run)
+    assert "writes the same 16 tokens" in done.sentence
+    assert "3 tokens of its own" in done.sentence
+    tokenizer = AutoTokenizer.from_pretrained(done.path)
+    merged = AutoModelForCausalLM.from_pretrained(done.path)
+    ask = [{"role": "user", "content": "What is 23 * 47?"}]
+    text = tokenizer.apply_chat_template(ask, add_generation_prompt=True, tokenize=False)
+    assert text.startswith("<|soft_prompt_0|><|soft_prompt_1|><|soft_prompt_2|><|im_start|>")
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    known = int(ids[0, 0])  # the soft prompt's tokens come after all others
+    ours = merged(ids).logits[0, -1, :known]
+    model = AutoModelForCausalLM.from_pretrained(base)
+    tuned = PeftModel.from_pretrained(model, adapter) if behind else model
+    rows = torch.cat([soft_rows(soft)[None], model.get_input_embeddings()(ids[:, 3:])], 1)
+    theirs = tuned(inputs_embeds=rows).logits[0, -1, :known]
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert not torch.allclose(
+        ours, model(ids[:, 3:]).logits[0, -1, :known], atol=1e-2
+    )  # the soft prompt does something
+    free = {"max_new_tokens": 24, "do_sample": False, "pad_token_id": 0}
+    assert not set(merged.generate(ids, **free)[0, ids.shape[1] :].tolist()) & set(ids[0, :3].tolist())
+    assert "<|soft_prompt_2|><|im_start|>" in (made(exporter, "ollama", run).path / "Modelfile").read_text()
 
 
 def test_ollama_gets_the_trained_template(world):
@@ -158,6 +209,7 @@ def test_a_cancelled_export_leaves_nothing(world):
 
 def test_gguf_without_llama_cpp_is_a_sentence(world, monkeypatch, tmp_path):
     exporter, run = world
+    monkeypatch.delenv("LLAMA_CPP", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(PlaygroundError, match="set LLAMA_CPP"):
@@ -177,6 +229,16 @@ def test_gguf_is_made_by_the_script_that_is_there(world, monkeypatch, tmp_path, 
     else:
         assert made(exporter, "gguf", run).path.read_text() == "GGUF"
     assert len(list(run.folder.joinpath("exports").iterdir())) == (0 if fails else 1)
+
+
+def test_a_converter_that_misses_a_package_is_said_before_anything_is_merged(world, monkeypatch, tmp_path):
+    exporter, run = world
+    (tmp_path / exports.CONVERT).write_text("import no_such_package.part")
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    stages = exporter.make("gguf", run)
+    assert "looking at" in next(stages)
+    with pytest.raises(PlaygroundError, match="needs the package no_such_package, .*: pip install no_such_package"):
+        next(stages)
 
 
 # ---- small ones ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,6 +145,27 @@ def test_a_resumed_run_wants_the_rows_it_began_with(world):
     _, result = train(run)
     assert result["state"] == "failed"
     assert "the data has changed" in result["sentence"]
+
+
+def test_a_data_set_that_changes_during_the_run_changes_nothing(world, monkeypatch):
+    train, _ = world
+    whole, _ = train()
+    write, changed = runs.Events.write, []
+
+    def change_at_one(self, kind, **values):
+        if kind == "step" and values["step"] == 1:
+            with open(whole.config.data, "w") as file:
+                json.dump(ROWS[1:], file)
+            changed.append(whole.config.data)
+        return write(self, kind, **values)
+
+    monkeypatch.setattr(runs.Events, "write", change_at_one)
+    run, result = train()
+    assert changed
+    assert result["state"] == "finished"
+    losses = [[e["loss"] for e in one.events() if e["kind"] == "step"] for one in (whole, run)]
+    assert losses[0] == losses[1]
+    assert run.about["data_hash"] == whole.about["data_hash"]
 
 
 @pytest.mark.parametrize(
@@ -379,12 +401,11 @@ def test_a_run_of_two_stages_that_was_stopped_in_either_goes_on_exactly(world, a
     assert loss == {e["step"]: e["loss"] for e in whole.events() if e["kind"] == "step"}
 
 
-def test_an_adapter_behind_a_soft_prompt_is_a_lane_and_what_cannot_have_both_refuses_it(world, model_folder):
+def test_an_adapter_behind_a_soft_prompt_is_a_lane_and_can_be_merged_but_not_continued(world, model_folder):
     from transformers import AutoModelForCausalLM
 
     from playground.core.adapters import AdapterBank
-    from playground.core.tokenizer import Tokenizer
-    from playground.services import merging
+    from playground.services.exports import Exporter
 
     run, _ = world[0](**TWO, name="two")
     base = AutoModelForCausalLM.from_pretrained(model_folder)
@@ -392,8 +413,9 @@ def test_an_adapter_behind_a_soft_prompt_is_a_lane_and_what_cannot_have_both_ref
     bank.load("two", run.adapter)
     assert bank.adapters["two"].soft is not None
     assert bank.adapters["two"].factors
-    with pytest.raises(PlaygroundError, match="behind a soft prompt, which is no part of the weights"):
-        merging._with_adapter(base, run.adapter, Tokenizer.load(model_folder))
+    sources = SimpleNamespace(find=lambda name: model_folder, entry=lambda name: SimpleNamespace(hub=""))
+    *_, said = Exporter(world[1], sources).make("merged", run)
+    assert "with which the template begins every prompt" in said.sentence
     _, result = world[0](continue_from="two")
     assert "was trained behind a soft prompt, so it cannot be continued" in result["sentence"]
 

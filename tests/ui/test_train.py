@@ -1,9 +1,11 @@
 """The fine-tune tab's handlers, called as the page calls them; a stand-in trainer, no model."""
 
+import html
 import json
 import os
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -129,6 +131,30 @@ def test_a_mistake_is_said_in_place_and_starts_nothing(services, changes, senten
     text = form.shown_plan(services, *values(**changes))
     assert 'class="plan bad"' in text
     assert sentence in text
+    with pytest.raises(PlaygroundError):
+        form.start_run(services, "", *values(**changes))
+    assert runs.list_runs(services.paths) == []
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"batch_size": 200, "rows": 60}, "batch_size is 200, and there are 57 rows to train on"),
+        ({"max_length": 4096}, "max_length 4,096 is past the model's context of 2,048 tokens; set max_length to 2,048"),
+        ({"max_length": 2048, "method": "prompt"}, "2,048 after 16 prompt_tokens is past the model's context of 2,048"),
+        ({"targets": "q_proj,nothing"}, "no linear layer called 'nothing'; it has q_proj"),
+    ],
+)
+def test_what_the_model_and_the_rows_contradict_is_said_before_the_run(services, tmp_path, changes, sentence):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(services.sources.folder, folder)
+    (folder / "config.json").write_text('{"max_position_embeddings": 2048}')
+    save_file({"model.layers.0.q_proj.weight": torch.zeros(2, 2)}, folder / "model.safetensors")
+    services.sources.folder = folder
+    assert sentence in html.unescape(form.shown_plan(services, *values(**changes)))
     with pytest.raises(PlaygroundError):
         form.start_run(services, "", *values(**changes))
     assert runs.list_runs(services.paths) == []
@@ -437,3 +463,10 @@ def test_a_step_of_an_older_version_is_shown_with_what_it_says(services):
     shown = show(services)
     assert "2 of 0" in shown["state"]
     assert "–" in shown["state"]
+
+
+def test_a_page_that_asks_about_a_run_that_is_gone_gets_no_error():
+    chooser = watch.Chooser(["here"])
+    assert chooser.preprocess("gone") == "gone"
+    assert chooser.get_block_name() == "radio"
+    assert not Path(watch.__file__).with_suffix(".pyi").exists()

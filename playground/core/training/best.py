@@ -12,6 +12,18 @@ from playground.core.training.ranks import ALONE, Ranks
 GAIN = 0.002
 
 
+def write_whole(state, path: Path) -> None:
+    """Save whole or not at all: a kill at any moment leaves the file that was there, and a full disk its room back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        torch.save(state, part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 class Best:
     """`step` and `loss` of the lowest held-out loss; `waited` counts the evaluations since the last real gain."""
 
@@ -37,10 +49,7 @@ class Best:
             self.weights = kept
             return
         if self.ranks.first:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = self._file.with_suffix(".part")
-            torch.save(kept, part)
-            part.replace(self._file)
+            write_whole(kept, self._file)
         self.ranks.wait()
 
     @property

@@ -1,11 +1,16 @@
-"""The linear layers that an adapter can go to, read from the files' headers. No torch: the page lists them."""
+"""The linear layers that an adapter can go to, read from the files' headers. No torch: the page lists them.
 
+And what settings a model's folder contradicts, so that it is said before the weights are read.
+"""
+
+import json
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from playground.config import ATTENTION, EVERY_LINEAR, FULL_LIMIT, TrainConfig
 from playground.errors import PlaygroundError
 
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "query_key_value", "qkv_proj", "c_attn", "dense")
@@ -43,6 +48,38 @@ def linear_layers(folder: Path) -> list[Linear]:
 def parameters(folder: Path) -> int:
     """Numbers in the weight files (tied weights are stored once)."""
     return sum(math.prod(shape) for shape in _shapes(folder).values())
+
+
+def check_folder(folder: Path, config: TrainConfig) -> None:
+    """What can be refused before the weights are read: the context, the targets, a full fine-tune of a large model."""
+    check_context(folder, config)
+    if config.method == "full":
+        check_full(parameters(folder))
+    if config.targets not in (EVERY_LINEAR, ATTENTION):
+        check_names(config.targets, [layer.name for layer in linear_layers(folder)])
+
+
+def check_context(folder: Path, config: TrainConfig) -> None:
+    """Refuse rows longer than the model's context; a config.json that does not say it is no reason to."""
+    path = Path(folder) / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    values = values.get("text_config") or values
+    context = values.get("max_position_embeddings", values.get("n_positions"))
+    if not isinstance(context, int) or config.max_length + config.soft_tokens <= context:
+        return
+    before = f" after {config.soft_tokens:,} prompt_tokens" if config.soft_tokens else ""
+    raise PlaygroundError(
+        f"max_length {config.max_length:,}{before} is past the model's context of {context:,} tokens; "
+        f"set max_length to {context - config.soft_tokens:,} or less"
+    )
+
+
+def check_full(parameters: int) -> None:
+    if parameters > FULL_LIMIT:
+        raise PlaygroundError(
+            f"method full trains every weight and is for models of at most {FULL_LIMIT / 1e6:,.0f} million parameters; "
+            f"this one has {parameters / 1e6:,.0f} million: choose lora, or a smaller model"
+        )
 
 
 def check_names(targets: str, there: Iterable[str]) -> list[str]:

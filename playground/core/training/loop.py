@@ -19,7 +19,7 @@ import torch
 
 from playground.config import TrainConfig
 from playground.core.cores import fixed
-from playground.core.training.best import Best
+from playground.core.training.best import Best, write_whole
 from playground.core.training.collate import (
     TOKENS_AT_ONCE,
     Batch,
@@ -40,6 +40,7 @@ __all__ = ["Master", "Outcome", "add_adapter", "evaluation_loss", "failure", "fi
 # A process that holds this many bytes more than after its first step gives memory back. That is not free: what was
 # given back has to be asked for again, page by page; done after every step it cost a quarter of the time.
 GROWTH = 3 * 2**30
+DISK_FULL = ("No space left on device", "unexpected pos")  # the second is what torch.save says of a full disk
 STEP_COST = 500  # a step takes as long as so many tokens, however few it has
 
 
@@ -367,7 +368,6 @@ def _save(folder: Path, step: int, eval_loss, master: Master, schedule, best: Be
     weights = master.state()
     if not master.ranks.first:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     rng = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         rng["cuda"] = torch.cuda.get_rng_state()
@@ -375,8 +375,7 @@ def _save(folder: Path, step: int, eval_loss, master: Master, schedule, best: Be
     state["best"] = best.state()
     state["schedule"].pop("lr_lambdas", None)
     path = folder / f"step-{step:08d}.pt"
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    write_whole(state, path)
     for old in folder.glob("step-*.pt"):
         if old != path:
             old.unlink()
@@ -415,6 +414,6 @@ def failure(error: BaseException, config: TrainConfig) -> tuple[str, str] | None
             "another of the run's processes has ended, and log.txt has its last words; its last checkpoint is kept: "
             "resume the run"
         )
-    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(mark in text for mark in DISK_FULL):
         return "disk", "the disk is full: free some space, then resume the run; its last checkpoint is kept"
     return None

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from playground.config import ATTENTION, EVERY_LINEAR, FULL_LIMIT, TrainConfig
-from playground.core.adapter_files import SOFT
+from playground.config import ATTENTION, EVERY_LINEAR, TrainConfig
+from playground.core.adapter_files import soft_folder
 from playground.core.training import layers
 from playground.core.training.collate import batch
 from playground.core.training.loss import tensors
@@ -40,14 +40,6 @@ def load_base(folder: Path, config: TrainConfig, device: str = "auto"):
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
     return loaded
-
-
-def check_folder(folder: Path, config: TrainConfig) -> None:
-    """What can be refused before the weights are read."""
-    if config.method == "full":
-        check_full(layers.parameters(folder))
-    if config.targets not in (EVERY_LINEAR, ATTENTION):
-        layers.check_names(config.targets, [layer.name for layer in layers.linear_layers(folder)])
 
 
 def base_of(model):
@@ -125,16 +117,8 @@ def _start_from_rows(model, config: TrainConfig, rows) -> None:
 
 def _all_weights(model):
     number = sum(p.numel() for p in model.parameters())
-    check_full(number)
+    layers.check_full(number)
     return model.requires_grad_(True)
-
-
-def check_full(parameters: int) -> None:
-    if parameters > FULL_LIMIT:
-        raise PlaygroundError(
-            f"method full trains every weight and is for models of at most {FULL_LIMIT / 1e6:,.0f} million parameters; "
-            f"this one has {parameters / 1e6:,.0f} million: choose lora, or a smaller model"
-        )
 
 
 def target_modules(model, targets: str) -> str | list[str]:
@@ -287,12 +271,6 @@ def save_adapter(model, folder: Path, base: str, initial: Path | None = None, st
     more |= {"state_dict": state} if state is not None else {}
     model.save_pretrained(folder, save_embedding_layers=False, **more)
     (folder / "README.md").unlink(missing_ok=True)
-
-
-def soft_folder(adapter: Path) -> Path | None:
-    """The soft prompt that a LoRA adapter was trained behind, a plain PEFT folder in the adapter's; None without."""
-    folder = Path(adapter) / SOFT
-    return folder if (folder / "adapter_config.json").exists() else None
 
 
 def save_model(model, tokenizer, folder: Path, base_folder: Path, state: dict | None = None) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from playground.core.adapter_files import soft_folder, soft_rows
 from playground.core.training.collate import IGNORE, Example
 from playground.core.training.loss import KEPT, embedded, keep_soft_prompt
-from playground.core.training.methods import base_of, soft_folder
+from playground.core.training.methods import base_of
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,10 @@ def _in_model(base, folder: Path) -> tuple[str, int, int]:
 
 def _with_adapter(base, folder: Path):
     from peft import PeftModel
-    from safetensors.torch import load_file
 
     model = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
     if soft := soft_folder(folder):
-        keep_soft_prompt(model, load_file(soft / "adapter_model.safetensors")["prompt_embeddings"])
+        keep_soft_prompt(model, soft_rows(soft))
     return model
 
 

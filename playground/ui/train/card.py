@@ -20,16 +20,15 @@ from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
 
 CSS = """
 .card :is(table, thead, tbody, tr) { border: 0 !important; }
-.card table { border-collapse: collapse; width: 100%; font-size: var(--text-sm); }
+.card table { border-collapse: collapse; width: 100%; table-layout: fixed; font-size: var(--text-sm); }
 .card th, .card td { padding: 3px 8px; border: 0 !important; text-align: left; vertical-align: top;
   border-top: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere; }
-.card th { font-weight: 400; color: var(--body-text-color-subdued); width: min(14em, 38%); }
+.card th { font-weight: 400; color: var(--body-text-color-subdued); width: 30%; }
 .card h4 { margin: 10px 0 2px; font-size: var(--text-md); font-weight: 600; }
 .card p { margin: 4px 0; font-size: var(--text-sm); overflow-wrap: anywhere; }
 .card pre { margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--font-mono);
   font-size: var(--text-sm); }
 .card-scroll { overflow-x: auto; }
-@media (max-width: 640px) { .card table { table-layout: fixed; } }
 .card blockquote { margin: 4px 0; padding-left: 10px; border-left: 3px solid var(--primary-600);
   white-space: pre-wrap; }
 """

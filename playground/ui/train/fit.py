@@ -69,10 +69,11 @@ def _free(kind: str) -> int:
 
 
 def short_html(found: Estimate, steps: int) -> str:
-    time = f" About {duration(found.seconds)} for {steps:,} steps, without evaluations." if found.seconds else ""
+    time = f" About {duration(found.seconds)} for {steps:,} steps and their evaluations." if found.seconds else ""
+    each = f" for each of {found.processes:,} processes" if found.processes > 1 else ""
     return (
         f'<div class="fit {COLOURS[found.verdict]}"><p><b>{WORDS[found.verdict]}:</b> about '
-        f"{estimate.size(found.total)} of {estimate.size(found.free)} free.{time}</p>{_changes(found)}</div>"
+        f"{estimate.size(found.total)} of {estimate.size(found.free)} free{each}.{time}</p>{_changes(found)}</div>"
     )
 
 

@@ -12,7 +12,7 @@ from playground.config import METHODS, TrainConfig, fields, parse
 from playground.core import datasets, estimate
 from playground.core.export import cli_line
 from playground.core.tokenizer import Tokenizer
-from playground.core.training import collate
+from playground.core.training import collate, layers
 from playground.core.training.recipes import recipes
 from playground.errors import PlaygroundError
 from playground.services import runs
@@ -120,7 +120,7 @@ def build(services: Services) -> Form:
     with gr.Accordion("The same from the command line", open=False):
         command = gr.Textbox(
             command_line(first.name if first else "", *(getattr(config, name) for name in NAMES)),
-            show_label=False,
+            label="Command line",  # without a label there is no button to copy it
             interactive=False,
             buttons=["copy"],
             elem_classes="command",
@@ -302,6 +302,8 @@ def plan(services: Services, config: TrainConfig) -> Plan:
         )
     steps = collate.total_steps(config, train)
     sentence += f". {train:,} rows to train on and {held:,} held out: {steps:,} steps of {config.batch_size:,} rows."
+    collate.check_batch(config, train)
+    layers.check_folder(Path(folder), config)
     sentence += trained_words(config, folder)
     steps += config.prompt_steps
     return Plan(sentence, examples, Path(folder), steps)

@@ -1,6 +1,7 @@
 """The selected run as it goes: state, curves, overfit light, answers, log, and its buttons."""
 
 import html
+from abc import ABCMeta
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +27,25 @@ EMPTY = (
     "The loss, the time left and the model's answer to the probe prompt then appear here as it learns. "
     "The run goes on when this page is closed.</p></div>"
 )
+
+
+class Plain(type(gr.Radio)):
+    """Makes a component of our own without the .pyi file that gradio's would write beside this one."""
+
+    def __new__(cls, name, bases, attrs):
+        return ABCMeta.__new__(cls, name, bases, attrs)
+
+
+class Chooser(gr.Radio, metaclass=Plain):
+    """A list of runs that takes the name of one that is gone: it was deleted or renamed while a page asked about it.
+
+    gradio's own answers that with an error of its own, in the middle of what somebody else does.
+    """
+
+    is_template = True  # for the page, it is a Radio
+
+    def preprocess(self, payload):
+        return payload
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,7 @@ def build(services: Services) -> Panel:
         0, 1, 0, step=1, label="Watch it learn", info="evaluations, from the first to the newest", visible=False
     )
     answer = gr.HTML()
-    chooser = gr.Radio([], label="Runs", visible=False, elem_classes="run-list")
+    chooser = Chooser([], label="Runs", visible=False, elem_classes="run-list")
     with gr.Column(visible=False) as after:
         with gr.Accordion("All answers", open=False):
             every = gr.HTML()
