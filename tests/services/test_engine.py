@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from playground.config import Paths, SamplingConfig
 from playground.core.messages import Conversation
 from playground.errors import PlaygroundError
+from playground.services import decoder
 from playground.services import engine as engine_module
 from playground.services.engine import Engine, Lane
 from playground.services.sources import Sources
@@ -240,7 +241,7 @@ def test_a_model_that_cannot_be_loaded_says_why(engine, home, monkeypatch):
 
 
 def test_the_queue_is_bounded(engine, home, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(decoder, "MAX_WAITING", 3)
     slow = lane(home, sampling=replace(GREEDY, max_new_tokens=100))
     with pytest.raises(PlaygroundError, match="requests are waiting"):
         engine.replies([(slow, ask())] * 4)
@@ -281,7 +282,7 @@ def test_the_likeliest_tokens_are_noted_where_a_lane_asks(engine, home):
 
 
 def test_a_visitor_who_asks_much_waits_for_one_who_asks_once(engine, home, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_ROWS", 1)
+    monkeypatch.setattr(decoder, "MAX_ROWS", 1)
     long = lane(home, sampling=replace(GREEDY, max_new_tokens=60))
     many = [engine.reply(long, ask(f"{i}"), visitor="many") for i in range(5)]
     once = engine.reply(lane(home), ask(), visitor="once")
@@ -294,8 +295,8 @@ def test_a_visitor_who_asks_much_waits_for_one_who_asks_once(engine, home, monke
 
 
 def test_one_visitor_cannot_fill_the_queue(engine, home, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_WAITING_EACH", 2)
-    monkeypatch.setattr(engine_module, "MAX_ROWS", 1)
+    monkeypatch.setattr(decoder, "MAX_WAITING_EACH", 2)
+    monkeypatch.setattr(decoder, "MAX_ROWS", 1)
     asked = [(lane(home, sampling=replace(GREEDY, max_new_tokens=100)), ask(f"{i}")) for i in range(3)]
     with pytest.raises(PlaygroundError, match="0 of your requests are waiting for"):
         engine.replies(asked, visitor="many")
