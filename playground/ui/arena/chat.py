@@ -49,6 +49,7 @@ class LaneView:
     template: gr.Dropdown
     temperature: gr.Number
     system: gr.Textbox
+    sampling: gr.Textbox
     chatbot: gr.Chatbot
     status: gr.HTML
     stop: gr.Button
@@ -57,7 +58,7 @@ class LaneView:
 
     @property
     def inputs(self) -> list:
-        return [self.model, self.adapter, self.template, self.temperature, self.system]
+        return [self.model, self.adapter, self.template, self.temperature, self.system, self.sampling]
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def build(services: Services) -> View:
 
 def _lane(services: Services, index: int, lanes: list) -> LaneView:
     settings = lanes[index] if index < len(lanes) else lanes[-1]
-    model, adapter, template, temperature, system = settings
+    model, adapter, template, temperature, system, sampling = settings
     with gr.Column(visible=index < len(lanes), elem_classes="lane", elem_id=f"lane-{index + 1}") as column:
         title = f"Lane {index + 1}: {lane_title(services, *settings)}"
         with gr.Accordion(title, open=False, elem_classes="lane-settings") as panel:
@@ -234,6 +234,9 @@ def _lane(services: Services, index: int, lanes: list) -> LaneView:
             )
             temperature_box = gr.Number(temperature, label="Temperature of this lane (empty: the shared one)")
             system_box = gr.Textbox(system, label="System prompt of this lane (empty: the shared one)", max_lines=4)
+            sampling_box = gr.Textbox(
+                sampling, label="Other sampling of this lane (empty: the shared one)", placeholder="seed=7 top_p=0.9"
+            )
         chatbot = gr.Chatbot(
             height=340,
             show_label=False,
@@ -257,6 +260,7 @@ def _lane(services: Services, index: int, lanes: list) -> LaneView:
         template_box,
         temperature_box,
         system_box,
+        sampling_box,
         chatbot,
         line,
         stop_button,
