@@ -246,8 +246,13 @@ class Engine:
             replies.append(reply)
         if by_weights and (sentence := self.resting()):
             raise PlaygroundError(sentence)
-        for weights, together in by_weights.items():
-            self._decoder(*weights).submit(together, visitor)
+        try:
+            for weights, together in by_weights.items():
+                self._decoder(*weights).submit(together, visitor)
+        except BaseException:
+            for reply in replies:  # nobody will read those that another model has begun
+                reply.cancel()
+            raise
         for reply in elsewhere:
             reply.start()
         return replies
