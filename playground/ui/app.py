@@ -112,6 +112,7 @@ def add_openai(page: gr.Blocks, services: Services) -> None:
 
 def launch(config: ServeConfig, paths: Paths) -> None:
     """Serve the page until interrupted. The model is fetched and loaded after the server answers, in the background."""
+    housekeeping.settle()
     services = make_services(config, paths)
     page = build(services)
     page.queue(default_concurrency_limit=40, max_size=200)

@@ -13,6 +13,20 @@ CLOSED = 16  # closed pages whose state is kept, so that who comes back finds th
 UNUSED = datetime.timedelta(minutes=2)  # an open page asks for news at least once a minute
 
 
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
+
+
+def settle() -> None:
+    """To be called before the first threads: how glibc hands out memory, so that long-lived blocks leave no holes.
+
+    Blocks from 1 MiB on (what the model has read, the caches of a batch) are mapped one by one and go back when freed;
+    threads share two heaps, where each of gradio's hundred could have one of its own.
+    """
+    if sys.platform.startswith("linux") and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_MMAP_THRESHOLD, 2**20)
+        mallopt(M_ARENA_MAX, 2)
+
+
 def start(page: gr.Blocks) -> None:
     """Look after the memory of a launched page for as long as the process lives."""
     threading.Thread(target=_go_on, args=(page,), name="housekeeping", daemon=True).start()
