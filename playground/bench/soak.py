@@ -33,7 +33,7 @@ PATIENCE = {"timeout": 60}  # seconds for one request: thirty pages are opened a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--visitors", type=int, default=30, help="visitors at the same time")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long")
-    parser.add_argument("--warm-up", type=float, default=2.0, help="of these minutes, those before memory is compared")
+    parser.add_argument("--warm-up", type=float, default=3.0, help="of these minutes, those before memory is compared")
     parser.add_argument("--tokens", type=int, default=12, help="longest reply of a lane")
     parser.add_argument("--lanes", type=int, default=2, choices=(2, 3, 4), help="lanes of each visitor")
     parser.add_argument("--port", type=int, default=7897, help="port of the app that is started for it")
