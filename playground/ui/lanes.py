@@ -18,7 +18,7 @@ LANE_FIELDS = 6  # what is set per lane on the page
 ALTERNATIVES = 5  # likeliest tokens noted at each step, for the token view
 
 # model, adapter, template, temperature, system prompt, other sampling as "seed=7 top_p=0.9"
-Settings = tuple[str, str, str, float | None, str, str]
+Settings = tuple[str, str, str, float | str | None, str, str]
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ def lane_title(
     model: str,
     adapter: str,
     template: str,
-    temperature: float | None = None,
+    temperature: float | str | None = None,
     system: str = "",
     sampling: str = "",
 ) -> str:
@@ -85,8 +85,8 @@ def lane_title(
         parts = [parts[0], "same weights, no chat template"]
     elif template not in ("", "model") and not (entry and entry.role == "base" and template == "plain"):
         parts.append(f"template {template}")
-    if temperature is not None:
-        parts.append(f"temperature {temperature:g}")
+    if own := own_temperature(temperature):
+        parts.append(f"temperature {own}")
     if sampling and sampling.strip():
         parts.append(_cut(sampling))
     if system and system.strip():
@@ -97,6 +97,15 @@ def lane_title(
 def _cut(text: str) -> str:
     words = " ".join(text.split())
     return words if len(words) <= 40 else words[:39] + "…"
+
+
+def own_temperature(value: float | str | None) -> str:
+    """A lane's own temperature as its field has it, in as few digits as say it; "" for the shared one."""
+    text = str("" if value is None else value).strip()
+    try:
+        return f"{float(text):g}" if text else ""
+    except ValueError:
+        return text  # refused where it is used
 
 
 def own_sampling(text: str) -> dict[str, str]:
@@ -128,7 +137,9 @@ def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) ->
             raise PlaygroundError(f"lane {index + 1}: choose one of the models that are here: {', '.join(known)}")
         title = lane_title(services, model, adapter, template, temperature, system, others)
         try:
-            own = own_sampling(others) | ({} if temperature is None else {"temperature": temperature})
+            own = own_sampling(others)
+            if warm := own_temperature(temperature):
+                own["temperature"] = warm
             lane_sampling = parse(SamplingConfig, {**asdict(sampling), **own})
         except PlaygroundError as error:
             raise PlaygroundError(f"lane {index + 1}: {error}") from error

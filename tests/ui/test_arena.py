@@ -121,6 +121,18 @@ def test_a_lane_may_sample_its_own_way(services, view):
     assert "seed=7, top_p=0.5" in services.engine.asked[0].lane.label  # two lanes that differ in it are not mixed up
 
 
+@pytest.mark.parametrize("empty", [None, "", " "])
+def test_an_empty_temperature_is_the_shared_one(services, view, empty):
+    """The field is a text: gradio's page sends an empty number as 0."""
+    assert isinstance(view.lanes[0].temperature, gr.Textbox)
+    enqueue(services, "a", "b")
+    send(services, view, Chat(), lanes=[(MODEL, "", "", empty, ""), (MODEL, "", "", "1.50", "")], count=2)
+    assert [reply.lane.sampling.temperature for reply in services.engine.asked] == [0.7, 1.5]
+    assert services.engine.asked[1].lane.label == "SmolLM2 135M Instruct · temperature 1.5"
+    with pytest.raises(PlaygroundError, match="lane 1: temperature must be"):
+        send(services, view, Chat(), lanes=[(MODEL, "", "", "hot", ""), LANES[1]], count=2)
+
+
 @pytest.mark.parametrize(
     ("written", "sentence"),
     [

@@ -47,7 +47,7 @@ class LaneView:
     model: gr.Dropdown
     adapter: gr.Dropdown
     template: gr.Dropdown
-    temperature: gr.Number
+    temperature: gr.Textbox
     system: gr.Textbox
     sampling: gr.Textbox
     chatbot: gr.Chatbot

@@ -20,6 +20,7 @@ from playground.ui.lanes import (
     default_lanes,
     lane_title,
     model_choices,
+    own_temperature,
     preset_lanes,
     template_choices,
 )
@@ -232,7 +233,10 @@ def _lane(services: Services, index: int, lanes: list) -> LaneView:
             template_box = gr.Dropdown(
                 template_choices(services), value=template, label="Template", allow_custom_value=True
             )
-            temperature_box = gr.Number(temperature, label="Temperature of this lane (empty: the shared one)")
+            # a text: gradio's page sends an empty number as 0, and every lane would be greedy
+            temperature_box = gr.Textbox(
+                own_temperature(temperature), label="Temperature of this lane (empty: the shared one)", max_lines=1
+            )
             system_box = gr.Textbox(system, label="System prompt of this lane (empty: the shared one)", max_lines=4)
             sampling_box = gr.Textbox(
                 sampling, label="Other sampling of this lane (empty: the shared one)", placeholder="seed=7 top_p=0.9"
