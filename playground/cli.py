@@ -8,6 +8,7 @@ work is imported inside its `main`. With `--json`, the returned dict is printed 
 import argparse
 import importlib
 import json
+import os
 import sys
 
 from playground import __version__
@@ -27,6 +28,10 @@ COMMANDS = {
     "bench": ("playground.commands.bench", "measure against named peers"),
 }
 
+# Read by torch when it loads. On a CPU it keeps a kernel for each shape of a product it has met, about 0.6 MB each, in
+# two caches of 1,024: prompts of all lengths fill them with what is never met again. These hold a batch's own shapes.
+KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
+
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; only `command`'s module is imported, the others are known by name alone."""
@@ -44,6 +49,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
+    for name, value in KERNEL_CACHES.items():
+        os.environ.setdefault(name, value)
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser(next((word for word in argv if word in COMMANDS), None)).parse_args(argv)
     try:

@@ -3,8 +3,8 @@
 Each visitor asks its questions one after the other (a chat of `--turns` turns), all visitors at the same time. Named
 peers in the same run, on the same prompts: transformers' `generate` behind a lock (what a simple Space does), and
 transformers' own continuous batching, which takes no adapters. Tokens/s are those of all visitors together; the
-first token counts from the question, the following ones from one another. `ratio` is the tokens/s of most visitors ÷
-those of one.
+first token counts from the question, the following ones from one another. `ratio` and `first_p95_ratio` are the
+tokens/s and the slowest first tokens of each number of visitors ÷ those of the fewest.
 """
 
 import argparse
@@ -25,7 +25,7 @@ WAIT = 1800  # seconds after which a visitor's answer counts as stuck
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--visitors", default="1,4,16", help="how many ask at once, several apart by commas")
+    parser.add_argument("--visitors", default="1,4,16,32", help="how many ask at once, several apart by commas")
     parser.add_argument("--tokens", type=int, default=48, help="tokens of each answer")
     parser.add_argument("--turns", type=int, default=2, help="questions of each visitor")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="model that all ask")
@@ -90,9 +90,15 @@ def main(args: argparse.Namespace) -> dict:
                 result["continuous_batching"][visitors] = _told(
                     "transformers' continuous batching", visitors, run(ask, visitors, args.turns)
                 )
-    rates = {visitors: figures["tokens_per_second"] for visitors, figures in result["engine"].items()}
-    result["ratio"] = round(rates[counts[-1]] / rates[counts[0]], 3)
-    print(f"{counts[-1]} visitors ÷ {counts[0]}: {result['ratio']:.2f}", flush=True)
+    few = counts[0]
+    result["ratio"] = _ratios(result["engine"], few, "tokens_per_second")
+    result["first_p95_ratio"] = _ratios(result["engine"], few, "first_p95")
+    for visitors in counts[1:]:
+        print(
+            f"{visitors} visitors ÷ {few}: tokens/s × {result['ratio'][visitors]:.2f}, first token (95th percentile) × "
+            f"{result['first_p95_ratio'][visitors]:.2f}",
+            flush=True,
+        )
     return result
 
 
@@ -222,6 +228,11 @@ def continuous_batching(folder, tokens: int):
             return tokenizer.decode(written, skip_special_tokens=True)
 
         yield ask
+
+
+def _ratios(engine: dict[int, dict], few: int, figure: str) -> dict[int, float]:
+    """The figure of each number of visitors ÷ that of the fewest."""
+    return {visitors: round(figures[figure] / engine[few][figure], 3) for visitors, figures in engine.items()}
 
 
 def _counts(text: str) -> list[int]:

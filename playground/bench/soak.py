@@ -3,7 +3,8 @@
 Each visitor is a Gradio client with a session of its own: it asks all lanes a question with its own mark in it, reads
 what the page shows, goes on, and now and then leaves in the middle of an answer. Counted are answers, refusals (a full
 queue says so), mixed conversations (another visitor's mark, or a turn too many), answers that never end, and how much
-memory the app has taken on since its first minute.
+memory the app has taken on since its warm-up. In that the model is loaded and the caches that have a bound fill up:
+what was read before (256 MiB) and the pages' states (128 of them).
 """
 
 import argparse
@@ -25,11 +26,14 @@ from playground.errors import PlaygroundError
 STUCK = 600  # seconds for one answer
 LEAVES = 0.05  # of the questions: the visitor closes the page while the lanes answer
 TURNS = 3  # then the visitor opens a new page
+ARRIVAL = 15.0  # seconds in which the visitors come, one after the other
+PATIENCE = {"timeout": 60}  # seconds for one request: thirty pages are opened at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--visitors", type=int, default=30, help="visitors at the same time")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long")
+    parser.add_argument("--warm-up", type=float, default=3.0, help="of these minutes, those before memory is compared")
     parser.add_argument("--tokens", type=int, default=12, help="longest reply of a lane")
     parser.add_argument("--lanes", type=int, default=2, choices=(2, 3, 4), help="lanes of each visitor")
     parser.add_argument("--port", type=int, default=7897, help="port of the app that is started for it")
@@ -53,8 +57,13 @@ def main(args: argparse.Namespace) -> dict:
         raise PlaygroundError(
             f"visitors, minutes and tokens must be above 0; got {args.visitors}, {args.minutes:g} and {args.tokens}"
         )
+    if not 0 < args.warm_up < args.minutes:
+        raise PlaygroundError(
+            f"the warm-up must be above 0 and below the {args.minutes:g} minutes in all, got {args.warm_up:g}"
+        )
     seen, over = Seen(), threading.Event()
     with app(args.port) as (url, process):
+        answered(url, args)  # the model is there
         threads = [
             threading.Thread(target=visit, args=(url, number, args, seen, over), daemon=True)
             for number in range(args.visitors)
@@ -62,13 +71,14 @@ def main(args: argparse.Namespace) -> dict:
         started = time.monotonic()
         for thread in threads:
             thread.start()
-        memory = watch(process, args.minutes * 60, started, seen)
+        memory = watch(process, args.minutes * 60, args.warm_up * 60, started, seen)
         over.set()
         for thread in threads:
             thread.join(STUCK)
         seen.stuck += sum(thread.is_alive() for thread in threads)
         seconds = time.monotonic() - started
-    grown = memory[-1] / memory[0] - 1 if len(memory) > 1 else 0.0
+    warm_up = args.warm_up * 60
+    grown = memory[max(memory)] / memory[warm_up] - 1
     result = {
         "visitors": args.visitors,
         "seconds": round(seconds, 1),
@@ -79,12 +89,13 @@ def main(args: argparse.Namespace) -> dict:
         "stuck": seen.stuck,
         "median_seconds": round(statistics.median(seen.seconds), 2) if seen.seconds else None,
         "memory_growth": round(grown, 4),
-        "memory_gib": [round(value / 2**30, 3) for value in memory],
+        "warm_up_seconds": round(warm_up, 1),
+        "memory_gib": {round(at): round(value / 2**30, 3) for at, value in memory.items()},
     }
     print(
         f"{seen.answers} answers to {args.visitors} visitors in {seconds:.0f} s (median {result['median_seconds']} s), "
         f"{seen.left} left, {len(seen.refused)} refused, {len(seen.mixed)} mixed, {seen.stuck} stuck; "
-        f"memory {100 * grown:+.1f} % since the first minute"
+        f"memory {100 * grown:+.1f} % since the warm-up of {warm_up:.0f} s, in which the caches fill to their bounds"
     )
     for sentence in [*seen.mixed[:5], *dict.fromkeys(seen.refused[:5])]:
         print(f"  {sentence}")
@@ -93,7 +104,7 @@ def main(args: argparse.Namespace) -> dict:
 
 @contextlib.contextmanager
 def app(port: int):
-    """The app as a process of its own, once its page and its model are there: (address, process)."""
+    """The app as a process of its own, once its page is there: (address, process)."""
     command = [sys.executable, "-m", "playground", "serve", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/"
@@ -112,13 +123,22 @@ def app(port: int):
         process.wait(30)
 
 
-def watch(process: psutil.Process, seconds: float, started: float, seen: Seen) -> list[int]:
-    """The app's memory at each minute from the first on (of a short run: from a third of it)."""
-    memory, step = [], min(60.0, seconds / 3)
-    while (left := seconds - (time.monotonic() - started)) > 0:
-        time.sleep(min(step, left))
-        memory.append(process.memory_info().rss)
-        print(f"{time.monotonic() - started:.0f} s: {seen.answers} answers, {memory[-1] / 2**30:.2f} GiB", flush=True)
+def answered(url: str, args: argparse.Namespace) -> None:
+    """Ask once and wait for the answer: it comes when the model is loaded."""
+    from gradio_client import Client
+
+    client = Client(url, verbose=False, httpx_kwargs=PATIENCE)
+    client.submit("Name a fruit.", api_name="/chat", **settings(client, args)).result(timeout=STUCK)
+
+
+def watch(process: psutil.Process, seconds: float, warm_up: float, started: float, seen: Seen) -> dict[float, int]:
+    """The app's memory by seconds since the start: at each minute, at the end of the warm-up, and at the end."""
+    memory = {}
+    for at in sorted({*range(60, int(seconds) + 1, 60), warm_up, seconds} - {0}):
+        time.sleep(max(0.0, at - (time.monotonic() - started)))
+        memory[at] = process.memory_info().rss
+        what = ", warm" if at == warm_up else ""
+        print(f"{at:.0f} s{what}: {seen.answers} answers, {memory[at] / 2**30:.3f} GiB", flush=True)
     return memory
 
 
@@ -126,12 +146,13 @@ def visit(url: str, number: int, args: argparse.Namespace, seen: Seen, over: thr
     from gradio_client import Client
 
     pick, turn, client = random.Random(number), TURNS, None
+    over.wait(ARRIVAL * number / args.visitors)
     while not over.is_set():
-        if turn == TURNS:  # a new page, a new session
-            client, turn, asked = Client(url, verbose=False), 0, []
-        asked.append(f"Mark {number}-{pick.randrange(10**6)}: name a fruit.")
         begun = time.monotonic()
         try:
+            if turn == TURNS:  # a new page, a new session
+                client, turn, asked = Client(url, verbose=False, httpx_kwargs=PATIENCE), 0, []
+            asked.append(f"Mark {number}-{pick.randrange(10**6)}: name a fruit.")
             job = client.submit(asked[-1], api_name="/chat", **settings(client, args))
             if pick.random() < LEAVES:
                 time.sleep(pick.random())

@@ -275,11 +275,16 @@ class Batch:
             layer.replace(layer.keys[index, :, start:], layer.values[index, :, start:])
 
     def _prefix(self, i: int) -> Prefix:
-        """All that the cache holds of row `i`, as a copy of its own."""
+        """All that the cache holds of row `i`, as a copy of its own: in one block, which leaves no holes behind."""
         row = self.rows[i]
         start = self.mask.shape[1] - len(row.fed)
-        layers = [(layer.keys[i, :, start:].clone(), layer.values[i, :, start:].clone()) for layer in self.cache.layers]
-        return Prefix(row.adapter, row.fed, layers)
+        parts = [states[i, :, start:] for layer in self.cache.layers for states in (layer.keys, layer.values)]
+        block = parts[0].new_empty(sum(part.numel() for part in parts))
+        copies = [
+            copy.view(part.shape).copy_(part)
+            for copy, part in zip(block.split([part.numel() for part in parts]), parts, strict=True)
+        ]
+        return Prefix(row.adapter, row.fed, list(zip(copies[::2], copies[1::2], strict=True)))
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, rows: list[Row]) -> torch.Tensor:
         """The next token of each row, [rows]; `ids` are the new positions, `mask` covers old and new ones."""

@@ -137,12 +137,12 @@ def _with_prior(wins: np.ndarray) -> np.ndarray:
 
 def elo(tally: Tally, start: float = 1000.0, k: float = 4.0, scale: float = 400.0) -> np.ndarray:
     """Elo ratings [models] after the votes in their order (Elo 1978): the order matters, which is the lesson."""
-    ratings = np.full(len(tally.models), start)
+    ratings = [start] * len(tally.models)
     for i, j, score in tally.outcomes:
         change = k * (score - 1 / (1 + 10 ** ((ratings[j] - ratings[i]) / scale)))
         ratings[i] += change
         ratings[j] -= change
-    return ratings
+    return np.array(ratings)
 
 
 def win_rates(wins: np.ndarray) -> np.ndarray:
@@ -171,12 +171,13 @@ def bootstrap(tally: Tally, rounds: int = 100, seed: int = 0) -> np.ndarray:
     distinct, counts = np.unique(np.array(tally.outcomes), axis=0, return_counts=True)
     left, right, score = distinct[:, 0].astype(int), distinct[:, 1].astype(int), distinct[:, 2]
     draws = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=rounds)
-    wins = np.zeros((rounds, size * size))
-    # one matrix product adds each distinct vote to its two cells
-    cells = np.zeros((len(distinct), size * size))
-    np.add.at(cells, (np.arange(len(distinct)), left * size + right), score)
-    np.add.at(cells, (np.arange(len(distinct)), right * size + left), 1 - score)
-    wins = (draws @ cells).reshape(rounds, size, size)
+    one_way, other_way = left * size + right, right * size + left
+    wins = np.array(
+        [
+            np.bincount(one_way, draw * score, size * size) + np.bincount(other_way, draw * (1 - score), size * size)
+            for draw in draws
+        ]
+    ).reshape(rounds, size, size)
     met = tally.games > 0
     strengths = bradley_terry(_with_prior(wins) * (met | np.eye(size, dtype=bool)) + 1e-4 * ~met)
     logs = np.log(np.maximum(strengths, 1e-300))

@@ -7,7 +7,7 @@ from functools import partial
 import gradio as gr
 
 from playground.config import Paths, ServeConfig
-from playground.ui import arena_tab, preview_tab, theme, tools_tab, train_tab
+from playground.ui import arena_tab, housekeeping, preview_tab, theme, tools_tab, train_tab
 from playground.ui.common import QUIET, Services, fetch_notice
 
 TABS = (("Templates", preview_tab), ("Fine-tune", train_tab), ("Chat", arena_tab), ("Tools", tools_tab))
@@ -112,6 +112,7 @@ def add_openai(page: gr.Blocks, services: Services) -> None:
 
 def launch(config: ServeConfig, paths: Paths) -> None:
     """Serve the page until interrupted. The model is fetched and loaded after the server answers, in the background."""
+    housekeeping.settle()
     services = make_services(config, paths)
     page = build(services)
     page.queue(default_concurrency_limit=40, max_size=200)
@@ -123,7 +124,7 @@ def launch(config: ServeConfig, paths: Paths) -> None:
         share=False,
         prevent_thread_lock=True,
         max_threads=100,
-        # a page's state is 1.3 MB and is kept for an hour after the page closed: of so many, those not used longest go
+        # a page's state is 1.3 MB; closed pages are forgotten sooner (see `housekeeping`)
         state_session_capacity=128,
         theme=theme.THEME,
         css=CSS,
@@ -135,6 +136,7 @@ def launch(config: ServeConfig, paths: Paths) -> None:
     print(f"Instruction-Tuning Playground: {page.local_url}", flush=True)
     if config.openai:
         add_openai(page, services)
+    housekeeping.start(page)
     # a model that is here is loaded at once; one that is not is fetched first, shown on every page
     services.fetches.start(services.model)
     page.block_thread()

@@ -14,10 +14,11 @@ COT, REACT = "chain-of-thought prompt vs plain", "ReAct prompt on base and instr
 PRESETS = ("base / instruct / tuned", "same model, wrong template", COT, REACT, "temperature 0 / 0.7 / 1.5")
 # Kojima et al. 2022 (arXiv:2205.11916): the words alone make a model write its steps down.
 THINK = "Think step by step: write down every step, then give the result on a last line that begins with Answer:"
-LANE_FIELDS = 5  # what is set per lane on the page
+LANE_FIELDS = 6  # what is set per lane on the page
 ALTERNATIVES = 5  # likeliest tokens noted at each step, for the token view
 
-Settings = tuple[str, str, str, float | None, str]  # model, adapter, template, temperature, system prompt
+# model, adapter, template, temperature, system prompt, other sampling as "seed=7 top_p=0.9"
+Settings = tuple[str, str, str, float | str | None, str, str]
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
@@ -38,10 +39,10 @@ def template_choices(services: Services) -> list[tuple[str, str]]:
 
 def default_lanes(services: Services) -> list[Settings]:
     """The lanes that the page opens with: base, instruct and, if there, tuned."""
-    lanes = [(_base(services), "", "plain", None, ""), (services.model, "", "model", None, "")]
+    lanes = [(_base(services), "", "plain", None, "", ""), (services.model, "", "model", None, "", "")]
     fitting = [info.name for info in services.engine.adapters() if info.base_model == services.model]
     if fitting:
-        lanes.append((services.model, fitting[0], "", None, ""))
+        lanes.append((services.model, fitting[0], "", None, "", ""))
     return lanes
 
 
@@ -54,20 +55,26 @@ def _base(services: Services) -> str:
 def preset_lanes(services: Services, preset: str) -> list[Settings]:
     model = services.model
     if preset == "same model, wrong template":
-        return [(model, "", name, None, "") for name in ("model", "alpaca", "llama-2")]
+        return [(model, "", name, None, "", "") for name in ("model", "alpaca", "llama-2")]
     if preset == "temperature 0 / 0.7 / 1.5":
-        return [(model, "", "model", temperature, "") for temperature in (0.0, 0.7, 1.5)]
+        return [(model, "", "model", temperature, "", "") for temperature in (0.0, 0.7, 1.5)]
     if preset == COT:
-        return [(model, "", "model", None, system) for system in ("", THINK)]
+        return [(model, "", "model", None, system, "") for system in ("", THINK)]
     if preset == REACT:
         base = _base(services)
         other = ("react", base) if base != model else ("plain", model)  # without a base model: no ReAct beside ReAct
-        return [(other[1], "", other[0], None, ""), (model, "", "react", None, "")]
+        return [(other[1], "", other[0], None, "", ""), (model, "", "react", None, "", "")]
     return default_lanes(services)
 
 
 def lane_title(
-    services: Services, model: str, adapter: str, template: str, temperature: float | None = None, system: str = ""
+    services: Services,
+    model: str,
+    adapter: str,
+    template: str,
+    temperature: float | str | None = None,
+    system: str = "",
+    sampling: str = "",
 ) -> str:
     """A lane in a few words, as it is shown and as it is stored with a vote."""
     entry = next((entry for entry in services.sources.entries() if entry.name == model), None)
@@ -78,12 +85,42 @@ def lane_title(
         parts = [parts[0], "same weights, no chat template"]
     elif template not in ("", "model") and not (entry and entry.role == "base" and template == "plain"):
         parts.append(f"template {template}")
-    if temperature is not None:
-        parts.append(f"temperature {temperature:g}")
+    if own := own_temperature(temperature):
+        parts.append(f"temperature {own}")
+    if sampling and sampling.strip():
+        parts.append(_cut(sampling))
     if system and system.strip():
-        words = " ".join(system.split())
-        parts.append(f"system prompt “{words if len(words) <= 40 else words[:39] + '…'}”")
+        parts.append(f"system prompt “{_cut(system)}”")
     return " · ".join(parts)
+
+
+def _cut(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= 40 else words[:39] + "…"
+
+
+def own_temperature(value: float | str | None) -> str:
+    """A lane's own temperature as its field has it, in as few digits as say it; "" for the shared one."""
+    text = str("" if value is None else value).strip()
+    try:
+        return f"{float(text):g}" if text else ""
+    except ValueError:
+        return text  # refused where it is used
+
+
+def own_sampling(text: str) -> dict[str, str]:
+    """What a lane sets for itself, written `seed=7 top_p=0.9`. Raises PlaygroundError."""
+    known = [f.name for f in fields(SamplingConfig)]
+    own = {}
+    for part in (text or "").replace(",", " ").split():
+        name, equals, value = part.partition("=")
+        if name not in known or not equals or not value:
+            raise PlaygroundError(
+                f"{part!r} is no sampling setting; write NAME=VALUE, several apart by blanks, with one of the names "
+                f"{', '.join(known)}"
+            )
+        own[name] = value
+    return own
 
 
 def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) -> list[Lane]:
@@ -92,15 +129,20 @@ def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) ->
     sampling = parse(SamplingConfig, dict(zip(names, values[LANE_FIELDS * MAX_LANES :], strict=True)))
     lanes = []
     for index in range(count):
-        model, adapter, template, temperature, system = _settings(values, index)
+        model, adapter, template, temperature, system, others = _settings(values, index)
         if not model:
             raise PlaygroundError(f"lane {index + 1} has no model; choose one in its settings")
         if not is_local(services.host) and model not in (known := [name for _, name in model_choices(services)]):
             # a folder's path is for this machine's own page: others must not find out which folders there are
             raise PlaygroundError(f"lane {index + 1}: choose one of the models that are here: {', '.join(known)}")
-        own = {} if temperature is None else {"temperature": temperature}
-        title = lane_title(services, model, adapter, template, temperature, system)
-        lane_sampling = parse(SamplingConfig, {**asdict(sampling), **own})
+        title = lane_title(services, model, adapter, template, temperature, system, others)
+        try:
+            own = own_sampling(others)
+            if warm := own_temperature(temperature):
+                own["temperature"] = warm
+            lane_sampling = parse(SamplingConfig, {**asdict(sampling), **own})
+        except PlaygroundError as error:
+            raise PlaygroundError(f"lane {index + 1}: {error}") from error
         lanes.append(Lane(model, adapter or None, template, lane_sampling, title, sanitize, alternatives=ALTERNATIVES))
     return lanes
 

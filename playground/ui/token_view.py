@@ -66,6 +66,7 @@ def _chip(tokenizer, piece: str, choice) -> str:
         f"{'→' if token == choice.token else '  '} {percent(probability)} {_visible(name)}"
         for name, (token, probability) in zip(names, choice.likeliest, strict=True)
     ]
+    lines.append(f"id {choice.token}")
     title = html.escape("\n".join(lines))
     doubt = round(100 * (1 - choice.probability) * 0.6)
     return f'<b tabindex="0" title="{title}" style="--doubt:{doubt}%">{html.escape(_visible(piece, in_text=True))}</b>'

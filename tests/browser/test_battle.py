@@ -65,6 +65,7 @@ def test_a_blind_battle_is_voted_on_once_and_counted(chat):
     hidden = sides.nth(0).inner_text() + sides.nth(1).inner_text()
     assert "SmolLM2-135M" not in hidden
     assert page.locator("#battle-reveal").inner_text().strip() == ""
+    assert not any(button.is_visible() for button in sides.get_by_role("button").all())  # no bin to empty one side
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("1")
     page.locator("#battle-reveal", has_text="Left was").wait_for()

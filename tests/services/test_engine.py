@@ -12,9 +12,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from playground.config import Paths, SamplingConfig
 from playground.core.messages import Conversation
+from playground.core.templates import Rendered
 from playground.errors import PlaygroundError
+from playground.services import decoder
 from playground.services import engine as engine_module
-from playground.services.engine import Engine, Lane
+from playground.services.engine import Engine, Lane, Reply
 from playground.services.sources import Sources
 
 CHATML = (
@@ -136,6 +138,37 @@ def test_a_stop_string_cuts_the_reply_and_is_not_shown(engine, home):
     assert reply.finish_reason == "stop"
 
 
+MANY_BYTES = "👩‍🚀 says שלום and مرحبا, é, 🇫🇷 and 数"
+
+
+@pytest.mark.parametrize("stop", ["", "🇫🇷", "حبا"])
+def test_no_character_is_shown_before_all_its_bytes_are_there(engine, home, stop):
+    """Each token here is one byte: emoji, right-to-left text and combining marks come in pieces."""
+    tokenizer = engine.tokenizer(str(home / "tiny"))
+    whole = MANY_BYTES.partition(stop)[0] if stop else MANY_BYTES
+    sampling = replace(GREEDY, max_new_tokens=200)
+    reply = Reply(lane(home, sampling=sampling), Rendered("", [], "none", []), [stop] if stop else [])
+    stream = decoder.Stream(reply, tokenizer, frozenset())
+    ids = tokenizer.backend.encode(MANY_BYTES).ids
+    assert len(ids) == len(MANY_BYTES.encode())
+    for token in ids:
+        going_on = stream.take(token)
+        assert whole.startswith(reply.text)
+        if not going_on:
+            break
+    assert reply.text == whole
+    assert reply.done == bool(stop)
+
+
+def test_a_reply_cut_within_a_character_shows_no_part_of_it(engine, home):
+    tokenizer = engine.tokenizer(str(home / "tiny"))
+    reply = Reply(lane(home, sampling=replace(GREEDY, max_new_tokens=4)), Rendered("", [], "none", []))
+    stream = decoder.Stream(reply, tokenizer, frozenset())
+    for token in tokenizer.backend.encode("a👩").ids[:4]:
+        stream.take(token)
+    assert (reply.text, reply.finish_reason) == ("a", "length")
+
+
 def test_cancel_ends_one_row_and_leaves_the_other(engine, home):
     slow = lane(home, sampling=replace(GREEDY, max_new_tokens=150))
     cancelled, kept = engine.replies([(slow, ask("a")), (slow, ask("b"))])
@@ -240,10 +273,27 @@ def test_a_model_that_cannot_be_loaded_says_why(engine, home, monkeypatch):
 
 
 def test_the_queue_is_bounded(engine, home, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(decoder, "MAX_WAITING", 3)
     slow = lane(home, sampling=replace(GREEDY, max_new_tokens=100))
     with pytest.raises(PlaygroundError, match="requests are waiting"):
         engine.replies([(slow, ask())] * 4)
+
+
+def test_where_one_model_refuses_no_other_goes_on_for_nobody(engine, home, monkeypatch):
+    begun, submit = [], decoder.Decoder.submit
+
+    def full(self, replies, visitor=""):
+        if self.model_name.endswith("other"):
+            raise PlaygroundError("64 requests are waiting for other; try again in a moment")
+        begun.extend(replies)
+        submit(self, replies, visitor)
+
+    monkeypatch.setattr(decoder.Decoder, "submit", full)
+    slow = lane(home, sampling=replace(GREEDY, max_new_tokens=150))
+    with pytest.raises(PlaygroundError, match="waiting for other"):
+        engine.replies([(slow, ask()), (replace(slow, model=str(home / "other")), ask())])
+    assert begun[0].wait(60)
+    assert begun[0].finish_reason == "cancelled"
 
 
 def test_unloading_ends_replies_and_gives_the_model_back(engine, home):
@@ -281,7 +331,7 @@ def test_the_likeliest_tokens_are_noted_where_a_lane_asks(engine, home):
 
 
 def test_a_visitor_who_asks_much_waits_for_one_who_asks_once(engine, home, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_ROWS", 1)
+    monkeypatch.setattr(decoder, "MAX_ROWS", 1)
     long = lane(home, sampling=replace(GREEDY, max_new_tokens=60))
     many = [engine.reply(long, ask(f"{i}"), visitor="many") for i in range(5)]
     once = engine.reply(lane(home), ask(), visitor="once")
@@ -294,8 +344,8 @@ def test_a_visitor_who_asks_much_waits_for_one_who_asks_once(engine, home, monke
 
 
 def test_one_visitor_cannot_fill_the_queue(engine, home, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_WAITING_EACH", 2)
-    monkeypatch.setattr(engine_module, "MAX_ROWS", 1)
+    monkeypatch.setattr(decoder, "MAX_WAITING_EACH", 2)
+    monkeypatch.setattr(decoder, "MAX_ROWS", 1)
     asked = [(lane(home, sampling=replace(GREEDY, max_new_tokens=100)), ask(f"{i}")) for i in range(3)]
     with pytest.raises(PlaygroundError, match="0 of your requests are waiting for"):
         engine.replies(asked, visitor="many")

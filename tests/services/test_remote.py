@@ -175,6 +175,24 @@ def test_a_server_that_does_not_know_our_own_names_is_asked_without_them(ask):
     assert refused.error == "far answered with HTTP 422: {'detail': 'no such field'}"
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_characters_that_come_in_pieces_are_whole(ask, size):
+    text = "👩‍🚀 שלום é"
+
+    def drip(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        event = json.dumps(delta("stop", content=text), ensure_ascii=False)
+        whole = f"data: {event}\r\n\r\ndata: [DONE]\n\n".encode()
+        for start in range(0, len(whole), size):
+            handler.wfile.write(whole[start : start + size])
+            handler.wfile.flush()
+
+    reply = ask(drip)
+    assert reply.wait(10)
+    assert (reply.error, reply.text) == (None, text)
+
+
 def test_what_came_before_it_broke_off_stays(ask):
     reply = ask((200, {}, sse(delta(content="half a"), done=False)))
     assert reply.wait(10)

@@ -24,6 +24,7 @@ def _a_piece_per_tick(monkeypatch, services):
 
 
 def values(lanes=LANES, sampling=SAMPLING):
+    lanes = [(*lane, "") if len(lane) == 5 else lane for lane in lanes]  # nothing else of its own
     lanes = [*lanes, *[lanes[-1]] * (4 - len(lanes))]
     return [value for lane in lanes for value in lane] + list(sampling)
 
@@ -104,6 +105,48 @@ def test_lanes_share_the_sampling_panel_unless_they_have_their_own_temperature(s
         (MODEL, None, "model"),
         (MODEL, "tools", ""),
     ]
+
+
+def test_a_lane_may_sample_its_own_way(services, view):
+    """The seed, as all of sampling, is shared unless a lane says otherwise."""
+    enqueue(services, "a", "b", "c")
+    own = [(*LANES[0], "seed=7, top_p=0.5"), LANES[1], (*LANES[2], "max_new_tokens=9")]
+    send(services, view, Chat(), lanes=own)
+    sampling = [reply.lane.sampling for reply in services.engine.asked]
+    assert [(s.seed, s.top_p, s.max_new_tokens, s.temperature) for s in sampling] == [
+        (7, 0.5, 200, 0.7),
+        (0, 0.95, 200, 0.7),
+        (0, 0.95, 9, 0.0),
+    ]
+    assert "seed=7, top_p=0.5" in services.engine.asked[0].lane.label  # two lanes that differ in it are not mixed up
+
+
+@pytest.mark.parametrize("empty", [None, "", " "])
+def test_an_empty_temperature_is_the_shared_one(services, view, empty):
+    """The field is a text: gradio's page sends an empty number as 0."""
+    assert isinstance(view.lanes[0].temperature, gr.Textbox)
+    enqueue(services, "a", "b")
+    send(services, view, Chat(), lanes=[(MODEL, "", "", empty, ""), (MODEL, "", "", "1.50", "")], count=2)
+    assert [reply.lane.sampling.temperature for reply in services.engine.asked] == [0.7, 1.5]
+    assert services.engine.asked[1].lane.label == "SmolLM2 135M Instruct · temperature 1.5"
+    with pytest.raises(PlaygroundError, match="lane 1: temperature must be"):
+        send(services, view, Chat(), lanes=[(MODEL, "", "", "hot", ""), LANES[1]], count=2)
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("heat=1", "lane 2: 'heat=1' is no sampling setting; write NAME=VALUE, several apart by blanks"),
+        ("seed", "lane 2: 'seed' is no sampling setting"),
+        ("top_p=", "lane 2: 'top_p=' is no sampling setting"),
+        ("top_p=2", "lane 2: top_p must be"),
+        ("seed=x", "lane 2: seed must be"),
+    ],
+)
+def test_sampling_that_cannot_be_read_names_its_lane(services, view, written, sentence):
+    with pytest.raises(PlaygroundError, match=sentence):
+        send(services, view, Chat(), lanes=[LANES[0], (*LANES[1], written)], count=2)
+    assert services.engine.asked == []
 
 
 def test_tools_are_offered_when_the_box_is_ticked(services, view):
@@ -295,13 +338,13 @@ def test_a_lane_cleared_while_it_answers_stays_empty(services, view):
 
 
 def test_the_page_opens_with_base_instruct_and_tuned(services, adapter):
-    assert lanes.default_lanes(services) == [(MODEL, "", "plain", None, ""), (MODEL, "", "model", None, "")]
+    assert lanes.default_lanes(services) == [(MODEL, "", "plain", None, "", ""), (MODEL, "", "model", None, "", "")]
     services.engine.infos = [adapter("other", base="gemma3-270m"), adapter("tool-calling")]
     services.sources.here.add("smollm2-135m")
     assert lanes.default_lanes(services) == [
-        ("smollm2-135m", "", "plain", None, ""),
-        (MODEL, "", "model", None, ""),
-        (MODEL, "tool-calling", "", None, ""),
+        ("smollm2-135m", "", "plain", None, "", ""),
+        (MODEL, "", "model", None, "", ""),
+        (MODEL, "tool-calling", "", None, "", ""),
     ]
 
 

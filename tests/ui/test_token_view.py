@@ -23,6 +23,7 @@ def test_tokens_are_shown_with_their_alternatives_and_escaped():
     assert "70.0 %  cat" in shown
     assert "→ 25.0 % &lt;b&gt;" in shown
     assert "&lt; 0.1 % ↵" in shown
+    assert shown.count('id 1"') == shown.count('id 3"') == 1  # each token's own number
     assert "2 tokens; 0% of them were the likeliest" in shown
     assert token_view.tokens_html(TOKENIZER, []) == token_view.EMPTY
 

@@ -35,6 +35,8 @@ CSS = """
 .battle-side { min-width: min(300px, 100%) !important; }
 .battle-side .message { font-size: var(--text-md); overflow-wrap: anywhere; }
 .battle-side .message .md { white-space: pre-wrap; }
+/* gradio's bin, which would empty one side of a battle that waits for its vote */
+.battle-side .icon-button-wrapper { display: none; }
 .battle-line { font-size: var(--text-sm); color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .battle-reveal p { margin: 0 0 4px; overflow-wrap: anywhere; }
 .battle-reveal .leak { color: #8a5300; }

@@ -47,8 +47,9 @@ class LaneView:
     model: gr.Dropdown
     adapter: gr.Dropdown
     template: gr.Dropdown
-    temperature: gr.Number
+    temperature: gr.Textbox
     system: gr.Textbox
+    sampling: gr.Textbox
     chatbot: gr.Chatbot
     status: gr.HTML
     stop: gr.Button
@@ -57,7 +58,7 @@ class LaneView:
 
     @property
     def inputs(self) -> list:
-        return [self.model, self.adapter, self.template, self.temperature, self.system]
+        return [self.model, self.adapter, self.template, self.temperature, self.system, self.sampling]
 
 
 @dataclass(frozen=True)

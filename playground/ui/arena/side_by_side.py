@@ -20,6 +20,7 @@ from playground.ui.lanes import (
     default_lanes,
     lane_title,
     model_choices,
+    own_temperature,
     preset_lanes,
     template_choices,
 )
@@ -211,7 +212,7 @@ def build(services: Services) -> View:
 
 def _lane(services: Services, index: int, lanes: list) -> LaneView:
     settings = lanes[index] if index < len(lanes) else lanes[-1]
-    model, adapter, template, temperature, system = settings
+    model, adapter, template, temperature, system, sampling = settings
     with gr.Column(visible=index < len(lanes), elem_classes="lane", elem_id=f"lane-{index + 1}") as column:
         title = f"Lane {index + 1}: {lane_title(services, *settings)}"
         with gr.Accordion(title, open=False, elem_classes="lane-settings") as panel:
@@ -232,8 +233,14 @@ def _lane(services: Services, index: int, lanes: list) -> LaneView:
             template_box = gr.Dropdown(
                 template_choices(services), value=template, label="Template", allow_custom_value=True
             )
-            temperature_box = gr.Number(temperature, label="Temperature of this lane (empty: the shared one)")
+            # a text: gradio's page sends an empty number as 0, and every lane would be greedy
+            temperature_box = gr.Textbox(
+                own_temperature(temperature), label="Temperature of this lane (empty: the shared one)", max_lines=1
+            )
             system_box = gr.Textbox(system, label="System prompt of this lane (empty: the shared one)", max_lines=4)
+            sampling_box = gr.Textbox(
+                sampling, label="Other sampling of this lane (empty: the shared one)", placeholder="seed=7 top_p=0.9"
+            )
         chatbot = gr.Chatbot(
             height=340,
             show_label=False,
@@ -257,6 +264,7 @@ def _lane(services: Services, index: int, lanes: list) -> LaneView:
         template_box,
         temperature_box,
         system_box,
+        sampling_box,
         chatbot,
         line,
         stop_button,
