@@ -186,7 +186,7 @@ def test_an_uploaded_file_is_kept_and_chosen(services, tmp_path):
 
 
 def test_start_launches_a_run_and_shows_it(services):
-    started = form.start_run(services, "", *values(name="mine", rows=8))
+    started = form.start_run(services, "", *values(name="mine", rows=8, batch_size=4))
     shown = dict(zip(FIELDS, train_tab.show_named(services, started.name), strict=True))
     assert shown["runs"]["value"] == "mine"
     run = runs.find(services.paths, "mine")
@@ -204,7 +204,7 @@ def test_the_models_of_the_chat_make_way_where_it_is_chosen_or_tight(services, m
     told = []
     services.engine = SimpleNamespace(make_way=told.append)
     monkeypatch.setattr(form.fit, "crowded", lambda *asked: crowded)
-    run = form.start_run(services, "", *values(name="mine", rows=8), way=way)
+    run = form.start_run(services, "", *values(name="mine", rows=8, batch_size=4), way=way)
     assert told == ["mine"] * made
     assert json.loads((run.folder / "page.json").read_text() if made else "{}").get("alone", False) is made
     if process := run.process():
@@ -217,7 +217,7 @@ def test_it_is_crowded_where_a_run_does_not_fit_beside_the_models(services, monk
     shape = estimate.shape_of(estimate.KNOWN["llama-3.2-1b"])
     monkeypatch.setattr(form.fit.estimate, "read_shape", lambda folder: shape)
     monkeypatch.setattr(form.fit, "_free", lambda kind: free)
-    config = form.config_from("", values(rows=8))
+    config = form.config_from("", values(rows=8, batch_size=4))
     found = form.plan(services, config)
     assert form.fit.crowded(config, found.folder, found.examples) is crowded
 
