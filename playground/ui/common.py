@@ -40,7 +40,10 @@ def shown(handler):
         @functools.wraps(handler)
         def wrapper(*args, **kwargs):
             try:
-                yield from handler(*args, **kwargs)
+                steps = handler(*args, **kwargs)
+                # gradio 6.31 empties every output of a generator that ends without a yield
+                yield next(steps, gr.skip())
+                yield from steps
             except PlaygroundError as error:
                 raise _error(error) from error
     else:

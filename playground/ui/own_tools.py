@@ -28,7 +28,7 @@ SOURCE = '''def area_of_circle(radius: float) -> float:
 '''
 
 
-def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], python: Python | None) -> list:
+def build(toolbox: list[Tool], own: gr.State, groups: list, python: Python | None) -> list:
     """The forms; what is added stands in `own` and is offered in the first of `groups` at once.
 
     Returns the events that change `own`: a tool has no hash, so a State of tools cannot be listened to.

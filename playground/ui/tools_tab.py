@@ -92,7 +92,14 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
             )
             with gr.Accordion("What these tools do", open=False, elem_id="tools-what"):
                 about = gr.HTML(about_tools(toolbox))
-            asking = gr.CheckboxGroup(names, value=[], label="Ask before running", elem_id="tools-ask-first")
+            asking = gr.Dropdown(
+                names,
+                value=[],
+                multiselect=True,
+                label="Ask before running",
+                info="a call to one of these waits for your yes or no",
+                elem_id="tools-ask-first",
+            )
             mode = gr.Radio(
                 [(label, value) for value, label in MODES.items()],
                 value=FREE,
@@ -101,9 +108,9 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
                 " Must call holds until there is a result.",
                 elem_id="tools-mode",
             )
-            with gr.Accordion("Second lane, on the same question", open=False, elem_id="tools-second"):
+            with gr.Accordion("A second lane beside it", open=False, elem_id="tools-second"):
                 second = lay_out_settings(services, second=True)
-            with gr.Accordion("What the model is told about the tools", open=False, elem_classes="tools-code"):
+            with gr.Accordion("Schemas the model is given", open=False, elem_classes="tools-code"):
                 schemas = gr.Code(
                     schema_text(toolbox, first_offered(toolbox)),
                     language="json",

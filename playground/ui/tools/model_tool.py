@@ -19,7 +19,7 @@ TOKENS = 128
 GRACE = 5.0  # seconds beyond the tool's own clock
 
 
-def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup]) -> list:
+def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list) -> list:
     """The form; returns the events that change `own`."""
     with gr.Accordion("Another model as a tool", open=False, elem_id="tools-model-tool"):
         gr.Markdown(
