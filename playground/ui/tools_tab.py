@@ -1,5 +1,6 @@
 """Tools: ask a model and see every step: the prompt, the call it writes, the check, the result, the answer."""
 
+from dataclasses import replace
 from functools import partial
 
 import gradio as gr
@@ -24,7 +25,7 @@ from playground.ui.tools.choices import (
     tool_choices,
 )
 from playground.ui.tools.layout import lay_out_lane, lay_out_settings
-from playground.ui.tools.view import View
+from playground.ui.tools.view import Bench, View
 
 EXAMPLES = (
     "What is 23 * 47?",
@@ -157,9 +158,16 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
     cards = Scorecards(services.paths, services.engine)  # one: a loop's scorecards are in the list of all
     with gr.Accordion("Guided loop: rows, training, score, rows for what went wrong", open=False, elem_id="tools-loop"):
         loop.build(services, cards)
-    with gr.Accordion("Scorecard: many questions, counted by what went wrong", open=False, elem_id="tools-scorecard"):
-        scorecard.build(services, cards)
+    with gr.Accordion(
+        "Scorecard: many questions, counted by what went wrong", open=False, elem_id="tools-scorecard"
+    ) as panel:
+        score = scorecard.build(services, cards)
     boxes = [first[0], first[1], second[0], second[1]]
     gr.on(None, partial(opened, services, view), None, [*boxes, lanes[0].chatbot], **QUIET)  # when the page opens
     gr.Timer(10).tick(partial(refresh, services, view), [first[1], second[1]], boxes, **QUIET)
-    return view
+    return replace(view, bench=Bench(partial(open_scorecard, cards, score, panel), [panel, *score.all]))
+
+
+def open_scorecard(cards: Scorecards, score: scorecard.View, panel: gr.Accordion, id: str) -> dict:
+    """A stored scorecard in its panel, unfolded. Raises PlaygroundError where it is not there any more."""
+    return {**scorecard.open_stored(cards, score, id), panel: gr.update(open=True)}
