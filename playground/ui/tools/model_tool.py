@@ -62,4 +62,5 @@ def with_model(
     tool = ask_model.make(services.engine, lane, lane.name)
     bounded = ToolLimits().bounded(tool, ask_model.SECONDS + GRACE)
     kept = [known for known in own if known.name != ask_model.NAME]
+    gr.Info(f"{ask_model.NAME} is on offer; it stands among the tools above.", duration=5)
     return offered(toolbox, [*kept, bounded], [*on, ask_model.NAME], asking)
