@@ -109,6 +109,7 @@ def make_services(config: ServeConfig, paths: Paths) -> Services:
         templates=Templates(paths),
         fetches=Fetches(sources, then=engine.warm),
         model=config.model,
+        image_model=config.image_model,
         host=config.host or os.environ.get("GRADIO_SERVER_NAME", ""),
     )
 

@@ -30,6 +30,7 @@ class Services:
     templates: object = None
     fetches: Fetches | None = None
     model: str = ServeConfig.model  # the catalog name the app opened with
+    image_model: str = ServeConfig.image_model
     host: str = ServeConfig.host  # the address it listens on; some things are for this machine's own visitors only
 
 

@@ -13,7 +13,7 @@ from playground.services.scorecards import Scorecards
 from playground.ui import own_tools, scorecard
 from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.tool_talk import FREE, LANES, MODES, Talk
-from playground.ui.tools import loop, mcp, model_tool
+from playground.ui.tools import image_tool, loop, mcp, model_tool
 from playground.ui.tools.asking import again, ask, clear, decide, go_on, picked, stop
 from playground.ui.tools.choices import (
     about_tools,
@@ -124,6 +124,7 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
             changes = own_tools.build(toolbox, own, groups, python)
             changes += mcp.build(toolbox, own, groups, Mcp(is_local(services.host))).changes
             changes += model_tool.build(services, toolbox, own, groups)
+            changes += image_tool.build(services, toolbox, talk, own, groups)
     view = View(question, ask_button, stop_button, (first, second), tuple(lanes))
 
     gr.on(

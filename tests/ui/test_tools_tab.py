@@ -80,7 +80,7 @@ class Engine:
 @pytest.fixture
 def services(services):
     kept = {name: getattr(services, name) for name in ("sources", "paths", "templates", "datasets")}
-    return SimpleNamespace(engine=Engine(), jobs=None, model=MODEL, host="", **kept)
+    return SimpleNamespace(engine=Engine(), jobs=None, model=MODEL, image_model="", host="", **kept)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def view(tmp_path_factory):
     """The tab's components: laid out once, because handlers only name them."""
     paths = Paths(tmp_path_factory.mktemp("view"))
     stores = {"paths": paths, "templates": Templates(paths), "sources": SimpleNamespace(entries=list), "datasets": None}
-    services = SimpleNamespace(engine=Engine(), jobs=None, model=MODEL, host="", **stores)
+    services = SimpleNamespace(engine=Engine(), jobs=None, model=MODEL, image_model="", host="", **stores)
     with gr.Blocks():
         return tools_tab.build(services, [calculator.make()])
 
