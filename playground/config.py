@@ -185,6 +185,7 @@ class ServeConfig:
     host: str = setting("", "address to listen on (empty: GRADIO_SERVER_NAME, else 127.0.0.1)")
     port: int = setting(0, "port (0: GRADIO_SERVER_PORT, else the first free one from 7860)", min=0, max=65535)
     model: str = setting("smollm2-135m-instruct", "model to load at start")
+    image_model: str = setting("", "image model of diffusers (folder or Hub id) that the Tools tab may offer as a tool")
     open_browser: bool = setting(False, "open a browser window")
     fast_cpu: bool = setting(False, "decode with 8-bit weights on a CPU: faster, and now and then another word")
     load_in_4bit: bool = setting(

@@ -70,6 +70,7 @@ def loop(args: argparse.Namespace) -> dict:
         if args.loop:
             made = found.load(args.loop)
         else:
+            sources.entry(args.model)  # says at once what cannot be trained, before there are rows
             kit = rounds.Kit(args.recipe, tools, languages)
             *_, step = found.create(kit, args.rows, args.questions, args.seed, args.model)
             made = step.result

@@ -8,7 +8,8 @@ import gradio as gr
 
 from playground.config import Paths, ServeConfig
 from playground.ui import arena_tab, housekeeping, preview_tab, theme, tools_tab, train_tab
-from playground.ui.common import QUIET, Services, fetch_notice
+from playground.ui.common import QUEUED, QUIET, Services, fetch_notice, shown
+from playground.ui.tools.view import Bench
 
 TABS = (("Templates", preview_tab), ("Fine-tune", train_tab), ("Chat", arena_tab), ("Tools", tools_tab))
 CSS = theme.CSS + "".join(tab.CSS for _, tab in TABS)
@@ -25,16 +26,29 @@ def build(services: Services) -> gr.Blocks:
             with gr.Row():
                 get = gr.Button("Get the model", variant="primary", size="sm", visible=False)
                 cancel = gr.Button("Cancel", size="sm", visible=False)
-        with gr.Tabs():
+        built = {}
+        with gr.Tabs() as tabs:
             for title, tab in TABS:
                 with gr.Tab(title, id=title.lower()):
-                    tab.build(services)
+                    built[title] = tab.build(services)
+        link_scorecards(tabs, built["Fine-tune"], built["Tools"].bench)
         timer = gr.Timer(1.0)
         shown = [state, banner, notice, get, cancel, timer]
         gr.on([page.load, timer.tick], partial(model_state, services), None, shown, **QUIET)
         get.click(partial(get_model, services), None, shown, **QUIET)
         cancel.click(partial(cancel_model, services), None, shown, **QUIET)
     return page
+
+
+def link_scorecards(tabs: gr.Tabs, card: gr.HTML, bench: Bench) -> None:
+    """A scorecard that a run card names opens under Tools: no tab knows another, the page knows both."""
+
+    # gradio finds the event by its type hint, which a partial does not show
+    def opened(event: gr.EventData) -> dict:
+        return {**bench.open(str(event.scorecard)), tabs: gr.update(selected="tools")}
+
+    event = card.select(shown(opened), None, [tabs, *bench.outputs], **QUEUED)
+    event.success(None, js='() => document.querySelector("#tools-scorecard")?.scrollIntoView()')
 
 
 def model_state(services: Services) -> tuple:
@@ -95,6 +109,7 @@ def make_services(config: ServeConfig, paths: Paths) -> Services:
         templates=Templates(paths),
         fetches=Fetches(sources, then=engine.warm),
         model=config.model,
+        image_model=config.image_model,
         host=config.host or os.environ.get("GRADIO_SERVER_NAME", ""),
     )
 

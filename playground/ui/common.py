@@ -30,6 +30,7 @@ class Services:
     templates: object = None
     fetches: Fetches | None = None
     model: str = ServeConfig.model  # the catalog name the app opened with
+    image_model: str = ServeConfig.image_model
     host: str = ServeConfig.host  # the address it listens on; some things are for this machine's own visitors only
 
 
@@ -40,7 +41,10 @@ def shown(handler):
         @functools.wraps(handler)
         def wrapper(*args, **kwargs):
             try:
-                yield from handler(*args, **kwargs)
+                steps = handler(*args, **kwargs)
+                # gradio 6.31 empties every output of a generator that ends without a yield
+                yield next(steps, gr.skip())
+                yield from steps
             except PlaygroundError as error:
                 raise _error(error) from error
     else:

@@ -28,21 +28,21 @@ SOURCE = '''def area_of_circle(radius: float) -> float:
 '''
 
 
-def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], python: Python | None) -> list:
+def build(toolbox: list[Tool], own: gr.State, groups: list, python: Python | None) -> list:
     """The forms; what is added stands in `own` and is offered in the first of `groups` at once.
 
     Returns the events that change `own`: a tool has no hash, so a State of tools cannot be listened to.
     """
     with gr.Accordion("Add your own tool", open=False, elem_id="tools-own"):
-        with gr.Tabs():
-            with gr.Tab("Schema and reply"):
+        with gr.Tabs():  # short names: in a narrow column the second would be behind “…”
+            with gr.Tab("Schema"):
                 schema = gr.Code(
                     SCHEMA, language="json", label="Its JSON schema", lines=5, max_lines=14, wrap_lines=True
                 )
                 reply = gr.Textbox(REPLY, label="What it always answers", lines=2, max_lines=6)
                 add_schema = gr.Button("Add this tool", size="sm")
             if python is not None:
-                with gr.Tab("Python function"):
+                with gr.Tab("Python"):
                     source = gr.Code(
                         SOURCE, language="python", label="One function with type hints", lines=8, max_lines=20
                     )
@@ -77,6 +77,7 @@ def _added(toolbox: list[Tool], own: list[Tool], on: list[str], asking: list[str
     kept, reason = custom.fitting(own)
     if len(kept) < len(own):
         raise PlaygroundError(reason)
+    gr.Info(f"{tool.name} is on offer; it stands among the tools above.", duration=5)
     return offered(toolbox, own, [*on, tool.name], asking)
 
 

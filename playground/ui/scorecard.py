@@ -56,7 +56,7 @@ class View:
         return components(self)
 
 
-def build(services: Services, cards: Scorecards | None = None) -> None:
+def build(services: Services, cards: Scorecards | None = None) -> View:
     """Lay out the panel and wire it; called inside a tab or an accordion."""
     cards = cards or Scorecards(services.paths, services.engine)
     page = gr.context.Context.root_block
@@ -119,6 +119,7 @@ def build(services: Services, cards: Scorecards | None = None) -> None:
     view.delete.click(lambda: gr.update(visible=True), None, view.confirm, **QUIET)
     no.click(lambda: gr.update(visible=False), None, view.confirm, **QUIET)
     yes.click(shown(partial(delete, cards, view)), view.chooser, view.all, **QUEUED)
+    return view
 
 
 def _lane(services: Services, number: int, first: Sequence[tuple[str, str]]):
@@ -284,6 +285,12 @@ def opened(services: Services, cards: Scorecards, view: View) -> list:
         gr.update(choices=template_choices(services)),
     ]
     return [update.get(component, gr.skip()) for component in view.all] + lane * MAX_LANES
+
+
+def open_stored(cards: Scorecards, view: View, id: str) -> dict:
+    """One that was chosen elsewhere on the page; PlaygroundError where it has been deleted meanwhile."""
+    cards.load(id)
+    return {**show(cards, view, id), view.chooser: gr.update(choices=choices(cards), value=id)}
 
 
 def tick(cards: Scorecards, view: View, id: str | None, seen, word: str, lane: int, number: int) -> dict:

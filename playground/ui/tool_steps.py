@@ -11,6 +11,7 @@ from playground.core import toolloop
 from playground.core import tools as toolbox
 from playground.core.tool_formats import Call, Fault
 from playground.core.toolloop import Event
+from playground.core.tools.markers import unmarked
 
 LONGEST = 20_000  # characters of a step that the page is sent
 
@@ -137,9 +138,11 @@ class Steps:
 
 def imitation_note(imitates: str) -> str:
     """Why a marker in a result does no harm, as far as that is true."""
-    if "<" in imitates:
+    spelled = unmarked(imitates)
+    if spelled != imitates:
+        sign, escape = ("<", "\\u003c") if "<" in imitates else ("[", "\\u005b")
         return (
-            f"It holds {imitates!r}. It is shown as text, and each < goes to the model as \\u003c, "
+            f"It holds {imitates!r}. It is shown as text, and each {sign} of it goes to the model as {escape}, "
             "so no turn can begin or end in it."
         )
     return (

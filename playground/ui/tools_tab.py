@@ -1,5 +1,6 @@
 """Tools: ask a model and see every step: the prompt, the call it writes, the check, the result, the answer."""
 
+from dataclasses import replace
 from functools import partial
 
 import gradio as gr
@@ -12,7 +13,7 @@ from playground.services.scorecards import Scorecards
 from playground.ui import own_tools, scorecard
 from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.tool_talk import FREE, LANES, MODES, Talk
-from playground.ui.tools import loop, mcp, model_tool
+from playground.ui.tools import image_tool, loop, mcp, model_tool
 from playground.ui.tools.asking import again, ask, clear, decide, go_on, picked, stop
 from playground.ui.tools.choices import (
     about_tools,
@@ -24,7 +25,7 @@ from playground.ui.tools.choices import (
     tool_choices,
 )
 from playground.ui.tools.layout import lay_out_lane, lay_out_settings
-from playground.ui.tools.view import View
+from playground.ui.tools.view import Bench, View
 
 EXAMPLES = (
     "What is 23 * 47?",
@@ -92,7 +93,14 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
             )
             with gr.Accordion("What these tools do", open=False, elem_id="tools-what"):
                 about = gr.HTML(about_tools(toolbox))
-            asking = gr.CheckboxGroup(names, value=[], label="Ask before running", elem_id="tools-ask-first")
+            asking = gr.Dropdown(
+                names,
+                value=[],
+                multiselect=True,
+                label="Ask before running",
+                info="a call to one of these waits for your yes or no",
+                elem_id="tools-ask-first",
+            )
             mode = gr.Radio(
                 [(label, value) for value, label in MODES.items()],
                 value=FREE,
@@ -101,9 +109,9 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
                 " Must call holds until there is a result.",
                 elem_id="tools-mode",
             )
-            with gr.Accordion("Second lane, on the same question", open=False, elem_id="tools-second"):
+            with gr.Accordion("A second lane beside it", open=False, elem_id="tools-second"):
                 second = lay_out_settings(services, second=True)
-            with gr.Accordion("What the model is told about the tools", open=False, elem_classes="tools-code"):
+            with gr.Accordion("Schemas the model is given", open=False, elem_classes="tools-code"):
                 schemas = gr.Code(
                     schema_text(toolbox, first_offered(toolbox)),
                     language="json",
@@ -116,6 +124,7 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
             changes = own_tools.build(toolbox, own, groups, python)
             changes += mcp.build(toolbox, own, groups, Mcp(is_local(services.host))).changes
             changes += model_tool.build(services, toolbox, own, groups)
+            changes += image_tool.build(services, toolbox, talk, own, groups)
     view = View(question, ask_button, stop_button, (first, second), tuple(lanes))
 
     gr.on(
@@ -150,9 +159,16 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
     cards = Scorecards(services.paths, services.engine)  # one: a loop's scorecards are in the list of all
     with gr.Accordion("Guided loop: rows, training, score, rows for what went wrong", open=False, elem_id="tools-loop"):
         loop.build(services, cards)
-    with gr.Accordion("Scorecard: many questions, counted by what went wrong", open=False, elem_id="tools-scorecard"):
-        scorecard.build(services, cards)
+    with gr.Accordion(
+        "Scorecard: many questions, counted by what went wrong", open=False, elem_id="tools-scorecard"
+    ) as panel:
+        score = scorecard.build(services, cards)
     boxes = [first[0], first[1], second[0], second[1]]
     gr.on(None, partial(opened, services, view), None, [*boxes, lanes[0].chatbot], **QUIET)  # when the page opens
     gr.Timer(10).tick(partial(refresh, services, view), [first[1], second[1]], boxes, **QUIET)
-    return view
+    return replace(view, bench=Bench(partial(open_scorecard, cards, score, panel), [panel, *score.all]))
+
+
+def open_scorecard(cards: Scorecards, score: scorecard.View, panel: gr.Accordion, id: str) -> dict:
+    """A stored scorecard in its panel, unfolded. Raises PlaygroundError where it is not there any more."""
+    return {**scorecard.open_stored(cards, score, id), panel: gr.update(open=True)}

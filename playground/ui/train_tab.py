@@ -13,7 +13,8 @@ from playground.ui.train import answers, by_heart, card, compare, curves, export
 CSS = "".join(part.CSS for part in (form, fit, words, curves, answers, watch, card, by_heart, compare, exporting))
 
 
-def build(services: Services) -> None:
+def build(services: Services) -> gr.HTML:
+    """Lay out the tab and wire it; the run card, which a scorecard can be selected on."""
     page = gr.context.Context.root_block
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
@@ -36,6 +37,7 @@ def build(services: Services) -> None:
     by_heart.wire(services, rows, panel.view.runs, asked.expand)
     exporting.wire(services, export, panel.view.runs)
     compare.wire(services, comparison, [page.load, beside.expand])
+    return about.card
 
 
 def show_named(services: Services, name: str) -> list:

@@ -130,6 +130,33 @@ def test_two_runs_stand_beside_each_other(tuning, names):
     page.get_by_text("Answers at step 6").wait_for()
 
 
+def test_a_run_card_opens_the_scorecard_it_names(visit, names):
+    visitor = visit()
+    visitor.wait_for_model()
+    visitor.open("Tools")
+    page = visitor.page
+    section(visitor, "Scorecard").click()
+    page.locator("#score-lanes label", has_text="1").first.click()
+    visitor.field("How many").fill("1")
+    visitor.choose("Model 1", "SmolLM2 135M Instruct")
+    adapter = page.locator("#tools-scorecard .block:visible", has_text="Adapter").first.locator("input")
+    adapter.click()
+    page.get_by_role("option", name=f"{names[0]} (for").click()
+    page.locator("#score-start").click()
+    page.locator("#score-status", has_text="Done · 1 of 1 replies").wait_for(timeout=180_000)
+    other = opened(visit(**PHONE))
+    select(other, names[0])
+    section(other, "Run card, note and name").click()
+    card = other.page.locator(".card:visible")
+    card.get_by_text(re.compile(r"\d of 1 valid")).wait_for()
+    card.get_by_role("button", name="Open it under Tools").click()
+    status = other.page.locator("#score-status", has_text="Done · 1 of 1 replies")
+    status.wait_for()
+    assert names[0] in other.page.locator("#score-chooser input").input_value()
+    other.page.wait_for_function("document.querySelector('#tools-scorecard').getBoundingClientRect().top < innerHeight")
+    assert other.fits()
+
+
 @pytest.mark.parametrize("look", [PHONE, {"color_scheme": "dark"}, PHONE | {"color_scheme": "dark"}])
 def test_every_section_fits_the_page(visit, names, look):
     visitor = opened(visit(**look))

@@ -1,5 +1,6 @@
 """Tools as a test bench: faults by name, calls held to a schema, scorecards, servers attached, small and dark pages."""
 
+import json
 import re
 import sys
 
@@ -39,11 +40,33 @@ def bench(visit):
 
 def ask(page, question: str):
     """Ask and wait for the end; the chat."""
+    chat = begin(page, question)
+    page.locator("#tools-stop").wait_for()
+    page.locator("#tools-ask", has_text="Ask").wait_for(timeout=REPLY)
+    return chat
+
+
+def offer(page, *names: str):
+    """Only these tools are on offer."""
+    for label in page.locator("#tools-chosen label").all():
+        label.locator("input").set_checked(label.inner_text().strip() in names)
+
+
+def decode(page, mode: str):
+    page.locator("#tools-mode label", has_text=mode).click()
+
+
+def begin(page, question: str):
+    """Ask, and do not wait; the chat."""
     page.locator("#tools-question textarea").fill(question)
     page.locator("#tools-ask").click()
-    page.locator("#tools-stop").wait_for()
-    page.locator("#tools-ask").wait_for(timeout=REPLY)
     return page.locator("#tools-chat")
+
+
+def end(page):
+    """Stop it if it has not ended by itself; the chat stays."""
+    page.evaluate("document.querySelector('#tools-stop')?.click()")
+    page.locator("#tools-ask", has_text="Ask").wait_for(timeout=REPLY)
 
 
 def unfold(page, name: str):
@@ -66,14 +89,104 @@ def test_the_untuned_model_is_held_to_the_schemas_and_the_cost_is_shown(bench):
     page = visitor.page
     page.locator("#tools-adapter input").click()
     page.get_by_role("option", name="None: the model as it is").first.click()
-    page.locator("#tools-mode label", has_text="must call").click()
-    page.locator("#tools-question textarea").fill("What's the weather in Paris?")
-    page.locator("#tools-ask").click()
-    page.locator("#tools-chat").get_by_text("Check: fits the tool's schema").first.wait_for(timeout=REPLY)
+    decode(page, "must call")
+    chat = begin(page, "What's the weather in Paris?")
+    chat.get_by_text("Check: fits the tool's schema").first.wait_for(timeout=REPLY)
     cost = re.compile(r"in tokens/s: must call [\d.]+ \([\d.]+ ms a token for the grammar\)")
     page.locator("#tools-status", has_text=cost).wait_for()
-    page.evaluate("document.querySelector('#tools-stop')?.click()")  # it may have ended by itself
-    page.locator("#tools-ask").wait_for(timeout=REPLY)
+    end(page)
+
+
+def test_a_function_of_ones_own_is_called_with_a_text_until_a_grammar_asks_for_a_number(bench):
+    page = bench().page
+    unfold(page, "tools-own")
+    page.locator("#tools-own").get_by_role("tab", name="Python", exact=True).click()
+    page.get_by_role("button", name="Add this function").click()
+    page.locator("#tools-chosen label:has(input:checked)", has_text="area_of_circle").wait_for()
+    offer(page, "area_of_circle")
+    question = "What is the area of a circle of radius 2?"
+    chat = ask(page, question)
+    chat.get_by_text("Check: wrong type").wait_for()
+    chat.get_by_text("The model writes (turn 2)").wait_for()
+    decode(page, "must call")
+    begin(page, question)
+    chat.get_by_text('Result: {"result": 12.566370614359172}').wait_for(timeout=REPLY)
+    both = re.compile(
+        r"in tokens/s: off [\d.]+, (valid calls .*)?must call [\d.]+ \([\d.]+ ms a token for the grammar\)"
+    )
+    page.locator("#tools-status", has_text=both).wait_for(timeout=REPLY)
+    end(page)
+
+
+def test_a_plot_is_a_picture_in_the_chat_and_stays_there_after_stop(bench):
+    page = bench().page
+    offer(page, "plot")
+    decode(page, "must call")
+    chat = begin(page, "Draw x**2 from -3 to 3")
+    picture = chat.locator("img.tools-picture").first
+    picture.wait_for(timeout=REPLY)
+    assert picture.get_attribute("alt") == "Line chart of x**2 from -3 to 3"
+    page.wait_for_function("document.querySelector('img.tools-picture').naturalWidth > 100")
+    page.locator("#tools-stop").click()
+    page.locator("#tools-ask", has_text="Ask").wait_for(timeout=REPLY)
+    page.locator("#tools-status", has_text=re.compile("stopped|answered|turns")).wait_for()
+    assert picture.is_visible()
+    assert page.locator("#tools-question textarea").input_value() == ""
+
+
+def test_python_that_the_model_writes_is_run_or_refused(bench):
+    page = bench().page
+    offer(page, "python")
+    chat = begin(page, "Run the code import socket; socket.socket()")
+    chat.get_by_text("socket is not available in the Python tool").first.wait_for(timeout=REPLY)
+    end(page)
+    page.locator("#tools-clear").click()
+    decode(page, "must call")
+    ask(page, "Run print(6*7)")
+    chat.get_by_text('Result: {"value": "42"}').wait_for()
+    assert "42" in chat.locator("[data-testid='bot']").last.inner_text()
+
+
+def test_a_call_waits_for_a_yes_and_another_result_is_put_in_its_place(bench):
+    page = bench().page
+    page.locator("#tools-ask-first input").click()
+    page.get_by_role("option", name="get_weather").click()
+    page.locator("#tools-ask-first input").press("Escape")
+    chat = begin(page, "What's the weather in Paris?")
+    permission = page.locator("#tools-permission").first
+    permission.get_by_text('get_weather(city = "Paris")').wait_for(timeout=REPLY)
+    permission.get_by_role("button", name="No", exact=True).click()
+    chat.get_by_text("Result: declined").wait_for(timeout=REPLY)
+    end(page)
+    page.locator("#tools-clear").click()
+    begin(page, "What's the weather in Paris?")
+    permission.get_by_role("button", name="Yes, run it").click(timeout=REPLY)
+    page.locator("#tools-status", has_text="answered").wait_for(timeout=REPLY)
+    assert "-40" not in chat.inner_text()
+    unfold(page, "tools-steps")
+    held = page.locator("#tools-steps textarea")
+    said = json.loads(held.input_value())
+    held.fill(json.dumps({**said, "temperature_c": -40}))
+    page.locator("#tools-again").click()
+    chat.get_by_text("What if get_weather had said").wait_for(timeout=REPLY)
+    page.locator("#tools-ask", has_text="Ask").wait_for(timeout=REPLY)
+    assert "40" in chat.locator("[data-testid='bot']").last.inner_text()
+
+
+def test_a_pasted_schema_answers_what_was_written_for_it_and_a_broken_one_is_refused(bench):
+    page = bench(viewport={"width": 390, "height": 844}).page
+    unfold(page, "tools-own")
+    held = page.locator("#tools-own .cm-content").first
+    schema = held.inner_text()
+    held.fill("{")
+    page.get_by_role("button", name="Add this tool").click()
+    page.get_by_text("the schema is not JSON").wait_for()
+    held.fill(schema)
+    page.get_by_role("button", name="Add this tool").click()
+    page.locator("#tools-chosen label:has(input:checked)", has_text="find_book").wait_for()
+    offer(page, "find_book")
+    chat = ask(page, "Find the book Momo")
+    chat.get_by_text('Result: {"shelf": "B 12", "copies": 2}').wait_for()
 
 
 def test_a_scorecard_of_the_model_before_and_after_it_learned_to_call(bench):
@@ -129,8 +242,8 @@ def test_a_server_is_attached_its_tool_listed_and_let_go(bench, tmp_path):
     page.locator("#tools-mcp-attach").click()
     servers = page.locator("#tools-mcp-servers")
     servers.get_by_role("cell", name="attached", exact=True).wait_for(timeout=60_000)  # a Python has to start
-    for group in ("#tools-chosen", "#tools-ask-first"):
-        page.locator(f"{group} label:has(input:checked)", has_text="shelf_of").wait_for()
+    page.locator("#tools-chosen label:has(input:checked)", has_text="shelf_of").wait_for()
+    page.locator("#tools-ask-first", has_text="shelf_of").wait_for()
     what = page.locator("#tools-what dd", has_text="The shelf of the library on which a book stands")
     what.wait_for()
     page.locator("#tools-mcp-detach").click()

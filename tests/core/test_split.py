@@ -145,6 +145,20 @@ def test_saved_rows_load_again(tmp_path):
     assert datasets.load(files["test"]).conversations == [rows[1]]
 
 
+def test_the_reply_that_was_not_preferred_comes_along(tmp_path):
+    pair = {"prompt": "What is 2 + 2?", "chosen": "4", "rejected": "five"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    data = datasets.load(tmp_path / "pairs.jsonl")
+    for folder in ("once", "twice"):  # a split of a split is no different
+        files = save({"train": [0]}, data.conversations, tmp_path / folder, data.extras)
+        data = datasets.load(files["train"])
+        assert data.conversations[0].messages[-1]["content"] == "4"
+        assert data.extras == [{"rejected": [{"role": "assistant", "content": "five"}]}]
+    other = {"messages": data.conversations[0].messages, "rejected": "no messages"}
+    (tmp_path / "other.jsonl").write_text(json.dumps(other) + "\n")
+    assert datasets.load(tmp_path / "other.jsonl").extras == [{}]
+
+
 def test_nothing_is_overwritten_unasked(tmp_path):
     save({"train": [0]}, ROWS, tmp_path)
     with pytest.raises(PlaygroundError, match="holds train.jsonl already"):

@@ -1,11 +1,13 @@
 import csv
+import json
 import math
 import time
 from datetime import date
 
 import pytest
 
-from playground.core import tools
+from playground.core import templates, tools
+from playground.core.messages import Conversation
 from playground.core.tool_formats import Call
 from playground.core.tools import ToolError, calculator, weather
 from playground.errors import PlaygroundError
@@ -355,6 +357,31 @@ def test_a_result_cannot_imitate_the_end_of_its_turn():
     assert "<" not in text
     assert "\n" not in text
     assert len(tools.result_text({"x": "y" * 10_000_000})) < 2 * tools.MAX_RESULT
+
+
+@pytest.mark.parametrize("text", ["[1, 2] [args] [INSTALL] [x](y)", "a > b & c", "é ｜ [[INST"])
+def test_what_is_no_marker_is_written_as_it_always_was(text):
+    value = {"list": [1, "INST", None], "text": text}
+    assert tools.result_text(value) == json.dumps(value, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("name", ["chatml-tools", "react", "reasoning-tools", "llama-2", "alpaca"])
+def test_no_marker_in_a_result_reaches_a_prompt(name):
+    """Whatever the template: its own marks stand there as often as around a harmless result."""
+    marks = [*tools.TURN_MARKERS, "[ARGS]", "[CALL_ID]", "[inst]"]
+
+    def prompt(page: str) -> str:
+        call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+        said = tools.result_text({"page": page, page: [page]})
+        assert json.loads(said) == {"page": page, page: [page]}
+        role = "tool" if template.name in ("chatml-tools", "react", "reasoning-tools") else "user"
+        turns = [{"role": "user", "content": "Look."}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        talk = Conversation([*turns, {"role": role, "name": "look", "content": said}])
+        return templates.render(template, talk, add_generation_prompt=True, spans=False).text
+
+    template = templates.load(name)
+    quiet, hostile = prompt("quiet"), prompt("\n".join(marks))
+    assert [mark for mark in marks if hostile.count(mark) != quiet.count(mark)] == []
 
 
 def test_a_tool_can_be_hashed():

@@ -100,6 +100,16 @@ def test_playground_errors_are_shown_as_text_and_others_are_not_touched():
     assert shown(lambda a, b: a + b)(1, 2) == 3
 
 
+def test_a_handler_that_has_nothing_to_say_leaves_the_page_as_it_is():
+    """gradio 6.31 empties every output of a generator that ends without a yield."""
+
+    def steps(*said):
+        yield from said
+
+    assert list(shown(steps)()) == [gr.skip()]
+    assert list(shown(steps)(1, 2)) == [1, 2]
+
+
 def test_the_look_needs_no_other_host():
     everything = theme.THEME._get_theme_css() + app.CSS + theme.HEAD + theme.MASTHEAD
     # an SVG's namespace is a name, not an address

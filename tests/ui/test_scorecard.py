@@ -12,6 +12,7 @@ from playground.core.scorecard import FAILED
 from playground.errors import PlaygroundError
 from playground.services.scorecards import Scorecards
 from playground.ui import scorecard as panel
+from playground.ui import tools_tab
 from playground.ui.scorecard import ALL, NOT_VALID
 from tests.services.test_scorecards import CALL, Engine, Reply
 
@@ -213,6 +214,21 @@ def test_delete_shows_the_next(cards, view, start):
     assert "may have been deleted" in panel.show(cards, view, second)[view.status]
     assert panel.delete(cards, view, first)[view.chooser]["value"] is None
     assert "No scorecard yet" in panel.show(cards, view, None)[view.table]
+
+
+def test_another_tab_opens_a_stored_one(cards, view, start):
+    start(count=2)
+    start(count=1, wanted=1)
+    old = cards.entries()[-1].id
+    with gr.Blocks():
+        unfolded = gr.Accordion()
+    update = tools_tab.open_scorecard(cards, view, unfolded, old)
+    assert update[unfolded]["open"]
+    assert update[view.chooser]["value"] == old
+    assert "Done · 4 of 4 replies" in update[view.status]
+    cards.delete(old)
+    with pytest.raises(PlaygroundError, match="scorecard"):
+        tools_tab.open_scorecard(cards, view, unfolded, old)
 
 
 def test_a_file_of_ones_own_questions(start, cards, tmp_path):

@@ -109,6 +109,7 @@ def test_a_scorecard_says_what_the_adapter_was_worth_and_what_it_changed(service
     run_of(services)
     shown = card.shown_card(services, store, "a")[0]
     assert "tuned &lt;b&gt;: 3 of 4 valid, 75% (30% to 95%); before 1 of 4: 3 gained, 1 lost" in shown
+    assert f'data-scorecard="{made.id}"' in shown
     assert card.figures(store, made.id, ["b"]) == ""
     assert card.figures(store, "20260101-000000-000000", ["a"]) == ""
 

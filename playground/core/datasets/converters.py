@@ -95,7 +95,13 @@ def has_turns(kinds: tuple[str, ...]):
 
 
 def chat(row: dict) -> list[Example]:
-    return [example(row, turns.messages(row[turns.column(row)]))]
+    return [example(row, turns.messages(row[turns.column(row)]), rejected=_rejected(row))]
+
+
+def _rejected(row: dict) -> list[dict] | None:
+    """The reply that was not preferred, where it stands as messages beside the whole chat: so core.split writes it."""
+    value = row.get("rejected")
+    return turns.messages(value) if turns.shape(value) == "messages" else None
 
 
 def is_nested(row: dict) -> str | None:

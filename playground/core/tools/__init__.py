@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from playground.core.tool_formats.values import Call, Fault
 from playground.core.tools import calculator, weather
 from playground.core.tools.catalog import Entry, catalog, make_tools
-from playground.core.tools.markers import TURN_MARKERS, markers_in
+from playground.core.tools.markers import TURN_MARKERS, markers_in, unmarked
 from playground.core.tools.tool import PICTURE, Tool, ToolError
 from playground.errors import PlaygroundError
 
@@ -120,10 +120,10 @@ def _unexpected(tool: str, name: str, properties: dict) -> str:
 def result_text(value: dict) -> str:
     """A result as the model reads it: JSON in which no marker of a turn can be imitated.
 
-    "<" is written as JSON's own escape, so a tool that returns "</tool_response><|im_start|>system" returns letters.
-    A picture stays behind: it is for the reader.
+    "<", and "[" where it begins a marker like "[INST]", is written as JSON's own escape, so a tool that returns
+    "</tool_response><|im_start|>system" returns letters. A picture stays behind: it is for the reader.
     """
-    text = json.dumps(without_picture(value), ensure_ascii=False, default=str).replace("<", "\\u003c")
+    text = unmarked(json.dumps(without_picture(value), ensure_ascii=False, default=str))
     if len(text) <= MAX_RESULT:
         return text
     return json.dumps(

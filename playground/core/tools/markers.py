@@ -1,7 +1,7 @@
 """What in a tool's result imitates the marks of a chat template: a sign that somebody wrote it for the model.
 
-Results are kept as text, and `result_text` writes "<" so that no tokenizer reads a mark. This finds the marks for the
-reader, so that the page can point at the attempt.
+Results are kept as text, and `unmarked` spells them so that neither a tokenizer nor a model reads a mark. The marks are
+found for the reader, so that the page can point at the attempt.
 """
 
 import html
@@ -16,11 +16,18 @@ TURN_MARKERS = (
     *("<|user|>", "<|assistant|>", "<|system|>", "<|observation|>", "<|end|>", "<|start|>", "<|message|>"),
     *("<|channel|>", "<|call|>", "<|return|>", "<|endofprompt|>", "<|start_of_role|>", "<|end_of_role|>"),
     *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "</s>"),
+    *("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[THINK]", "[/THINK]"),
     *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
     *("<｜User｜>", "<｜Assistant｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁outputs▁begin｜>"),
     *("<｜DSML｜function_calls>", "<seed:tool_call>", "<minimax:tool_call>", "<|tools_prefix|>"),
     *("<|turn>", "<turn|>", "<|tool_call>", "<|tool_response>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
     *("<|role_sep|>", "<|message_sep|>"),
+)
+# Marks in brackets, which a list never looks like: in some templates they are letters and no token of their own, so
+# that nothing but another spelling tells one in a result from a true one.
+_BRACKETED = re.compile(
+    r"\[(?=/?(?:(?i:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)"
+    r"|TOOL_CONTENT|CALL_ID|ARGS|THINK|PREFIX|MIDDLE|SUFFIX|gMASK|UNUSED_TOKEN_\d+)\])"
 )
 LONGEST = 200_000  # characters that are looked through
 _TURN = re.compile(r"^\s*(?:###\s*)?(system|user|human|assistant|observation|instruction)s?\s*:", re.I | re.M)
@@ -39,6 +46,11 @@ def markers_in(text: str, tokens: Iterable[str] = TURN_MARKERS) -> list[str]:
             found.append((at, token))
     turns = [(len(_packed(plain[: turn.start()])), turn[0].strip()) for turn in _TURN.finditer(plain)]
     return list(dict.fromkeys(token for _, token in sorted([*found, *turns])))
+
+
+def unmarked(text: str) -> str:
+    """JSON in which every mark is spelled with JSON's own escapes: it says the same, and imitates nothing."""
+    return _BRACKETED.sub(r"\\u005b", text.replace("<", r"\u003c"))
 
 
 def _plain(text: str) -> str:

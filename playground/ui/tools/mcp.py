@@ -57,7 +57,7 @@ class Panel:
     detach: gr.Button
     own: gr.State
     on: gr.CheckboxGroup
-    asking: gr.CheckboxGroup
+    asking: gr.Dropdown
     timer: gr.Timer
     changes: list = field(default_factory=list)  # the events that change `own`
 
@@ -67,7 +67,7 @@ class Panel:
         return [getattr(self, name) for name in names]
 
 
-def build(toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup], mcp: Mcp) -> Panel:
+def build(toolbox: list[Tool], own: gr.State, groups: list, mcp: Mcp) -> Panel:
     """The form and the list; tools that are attached stand in `own` and in both of `groups`."""
     mine = gr.State([], delete_callback=partial(let_go, mcp))
     with gr.Accordion("Attach an MCP server", open=False, elem_id="tools-mcp"):

@@ -19,7 +19,7 @@ TOKENS = 128
 GRACE = 5.0  # seconds beyond the tool's own clock
 
 
-def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list[gr.CheckboxGroup]) -> list:
+def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list) -> list:
     """The form; returns the events that change `own`."""
     with gr.Accordion("Another model as a tool", open=False, elem_id="tools-model-tool"):
         gr.Markdown(
@@ -62,4 +62,5 @@ def with_model(
     tool = ask_model.make(services.engine, lane, lane.name)
     bounded = ToolLimits().bounded(tool, ask_model.SECONDS + GRACE)
     kept = [known for known in own if known.name != ask_model.NAME]
+    gr.Info(f"{ask_model.NAME} is on offer; it stands among the tools above.", duration=5)
     return offered(toolbox, [*kept, bounded], [*on, ask_model.NAME], asking)

@@ -1,5 +1,6 @@
 """The components that the handlers of the Tools tab write to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
@@ -26,6 +27,14 @@ class LaneView:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """The scorecards, which another tab may open one of: `open(id)` gives values for `outputs`."""
+
+    open: Callable[[str], dict]
+    outputs: list
+
+
+@dataclass(frozen=True)
 class View:
     """The components that handlers write to."""
 
@@ -34,6 +43,8 @@ class View:
     stop: gr.Button
     settings: tuple[tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown], ...]  # model, adapter, template of each lane
     lanes: tuple[LaneView, ...]
+
+    bench: Bench | None = None
 
     @property
     def outputs(self) -> list:

@@ -29,8 +29,18 @@ CSS = """
 .card pre { margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--font-mono);
   font-size: var(--text-sm); }
 .card-scroll { overflow-x: auto; }
+.card button { font-size: var(--text-sm); padding: 2px 8px; margin: 3px 0; border-radius: var(--radius-md);
+  border: 1px solid var(--primary-600); color: inherit; }
+.card button:hover { background: var(--background-fill-secondary); }
 .card blockquote { margin: 4px 0; padding-left: 10px; border-left: 3px solid var(--primary-600);
   white-space: pre-wrap; }
+"""
+# The cards name their scorecards: a press on one is a `select` of the card, with the scorecard's id.
+OPENS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-scorecard]");
+  if (button) trigger("select", { scorecard: button.dataset.scorecard });
+});
 """
 EMPTY = (
     '<div class="card"><p>Select a run above: its card says what was trained, how it went and how to repeat it.</p>'
@@ -56,7 +66,7 @@ class Panel:
 
 
 def build() -> Panel:
-    card = gr.HTML(EMPTY)
+    card = gr.HTML(EMPTY, js_on_load=OPENS)
     with gr.Row():
         note = gr.Textbox(label="Note", lines=2, max_lines=6, max_length=runs.MAX_NOTE, min_width=240, scale=3)
         keep = gr.Button("Keep the note", size="sm", min_width=120, scale=1)
@@ -143,11 +153,12 @@ def scorecards_html(services: Services, store: Scorecards, run: Run) -> str:
     rows = "".join(
         f"<tr><th>{time.strftime('%d %b %H:%M', time.localtime(entry.created))}</th>"
         f"<td>{html.escape(entry.name)}: {entry.done:,} of {entry.total:,} replies, "
-        f"{html.escape(', '.join(column.title for column in entry.columns))}{figures(store, entry.id, names)}</td></tr>"
+        f"{html.escape(', '.join(column.title for column in entry.columns))}{figures(store, entry.id, names)}<br>"
+        f'<button type="button" data-scorecard="{html.escape(entry.id)}">Open it under Tools</button></td></tr>'
         for entry in found.values()
     )
     return (
-        "<h4>Scorecards</h4><p>They open in the Tools tab, under Scorecard, where any two are compared too.</p>"
+        "<h4>Scorecards</h4><p>They stand in the Tools tab, under Scorecard, where any two are compared too.</p>"
         f"<table>{rows}</table>"
     )
 
