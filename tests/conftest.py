@@ -1,5 +1,6 @@
 """Tokenizers built in the process: no network, no files of anybody's, a tenth of a second."""
 
+import gc
 import json
 
 import pytest
@@ -7,6 +8,13 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from playground.core.tokenizer import Tokenizer
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays: a look through those million objects would cost each run of a trainer,
+    which frees its memory, a quarter of a second."""
+    gc.freeze()
+
 
 CORPUS = [
     "The capital of France is Paris. What is 23 * 47? It is 1081.",

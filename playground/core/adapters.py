@@ -68,7 +68,7 @@ class Group:
         low = (x.to(self.a.dtype) @ self.a) * self.mask
         if self.stretch is not None:  # DoRA's magnitudes are for the weights, not for the bias
             y = torch.addcmul(y, y if self.bias is None else y - self.bias.to(y.dtype), self.stretch)
-        return y + (low @ self.b).to(y.dtype)
+        return y.add_(low @ self.b)
 
 
 @dataclass
@@ -135,6 +135,8 @@ class AdapterBank:
                 continue
             if not stay:
                 group.a = torch.cat([factors.a for _, factors, _ in used], dim=1)
+                if group.a.device.type == "cpu":  # where products as small as these take half as long in float32
+                    group.a = group.a.float()
                 group.b = group.a.new_zeros(group.a.shape[1], group.parts[-1].stop)
                 row = 0
                 for _, factors, part in used:

@@ -159,6 +159,14 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = keys, values
         self.key_room = self.value_room = None
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self.key_room = self.value_room = None
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.key_room = self.value_room = None
+
     def _roomier(self, states: torch.Tensor, length: int) -> torch.Tensor:
         return states.new_empty(*states.shape[:2], length + self.ROOM, states.shape[-1])
 
@@ -350,6 +358,15 @@ def check_decodable(model: torch.nn.Module) -> None:
             f"{model.config.model_type} keeps a recurrent state ({', '.join(sorted(other)) or 'stateful'}); "
             "lanes take transformers with a key/value cache, such as Llama, Qwen, Gemma, Phi, Falcon"
         )
+
+
+def roomy_cache(model: torch.nn.Module) -> Cache | None:
+    """An empty cache with spare room; None for a model that keeps another kind of state and makes it itself."""
+    try:
+        check_decodable(model)
+    except PlaygroundError:
+        return None
+    return Cache(layer_class_to_replicate=RoomyLayer)
 
 
 class StopWatcher:

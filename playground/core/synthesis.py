@@ -225,9 +225,19 @@ class _Writer:
         """A place of a story; in training mostly a name that nobody has seen."""
         if self.split == phrases.TEST or self.rng.random() < 0.2:
             return self.pick(phrases.NOWHERE)
-        parts = phrases.BEGINNINGS, phrases.MIDDLES, phrases.ENDINGS
-        name = "".join(map(self.rng.choice, parts))
-        return name if self.rng.random() < 0.8 else f"{self.rng.choice(phrases.FIRST_WORDS)} {name}"
+        while True:
+            name = "".join(map(self.rng.choice, (phrases.BEGINNINGS, phrases.MIDDLES, phrases.ENDINGS)))
+            place = name if self.rng.random() < 0.8 else f"{self.rng.choice(phrases.FIRST_WORDS)} {name}"
+            if not self._reminds(place):
+                return place
+
+    def _reminds(self, place: str) -> bool:
+        """Whether the tool thinks of a real city, which may be one of the other split."""
+        try:
+            self.offline.run(city=place)
+        except ToolError as error:
+            return "did you mean" in str(error)
+        return True
 
     def top(self) -> int:
         return self.rng.choice([9, 30, 99, 99, 999, 9999])

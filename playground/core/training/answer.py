@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from playground.core.cores import fixed
+from playground.core.generation import roomy_cache
 from playground.core.past import past, past_of
 from playground.core.training.collate import common_start
 from playground.core.training.loss import can_share, embedded, soft_prompt
@@ -43,10 +44,11 @@ def answer_batch(
 def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int], unit=fixed, soft=None):
     device = next(model.parameters()).device
     shared = min(common_start(prompts), min(map(len, prompts)) - 1) if can_share(model) and len(prompts) > 1 else 0
-    cache, before = None, 0
+    cache, before = roomy_cache(model), 0
     if shared or soft is not None:
         prefix = torch.tensor([list(prompts[0][:shared])], device=device, dtype=torch.long)
-        cache = past_of(model, model(**embedded(model, prefix, soft), use_cache=True, logits_to_keep=1))
+        inputs = embedded(model, prefix, soft)
+        cache = past_of(model, model(**inputs, **past(model, cache), use_cache=True, logits_to_keep=1))
         cache.batch_repeat_interleave(len(prompts))
         before = shared + (0 if soft is None else len(soft))
     rest = [list(p[shared:]) for p in prompts]
