@@ -11,8 +11,8 @@ from playground.core.training.answer import answer_batch, stops
 from playground.errors import PlaygroundError
 
 ROWS = 120  # of those scores whose questions are generated
-# score → the longest answer, in tokens
-LONGEST = {"exact_calls": 112, "json_calls": 112, "reasoning_format": 160, "react_format": 112, "persona": 64}
+# score → the longest answer, in tokens; the longest exact calls have 78
+LONGEST = {"exact_calls": 88, "json_calls": 112, "reasoning_format": 160, "react_format": 112, "persona": 64}
 
 
 def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
@@ -86,7 +86,7 @@ def answer_all(
 
 
 def exact_calls(
-    model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=112, unit=fixed
+    model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=LONGEST["exact_calls"], unit=fixed
 ) -> scoring.Score:
     """Ask the model every row's question, greedily, and count the replies that make exactly the calls that are due."""
     format = for_template(template, tokenizer)
