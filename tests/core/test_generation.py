@@ -206,10 +206,16 @@ def test_filters_keep_the_tokens_they_should(settings, kept):
     assert set(draws([0.0, 2.0, 0.5, 3.0], **settings)) == kept
 
 
-def test_frequencies_follow_the_softmax_past_the_first_candidates():
-    logits = torch.zeros(2000)  # flat: the likeliest 512 hold a quarter of the mass
+@pytest.mark.parametrize("unlikely", [0, 3000])
+def test_frequencies_follow_the_softmax_past_the_first_candidates(unlikely):
+    """Flat: the likeliest 512 hold a quarter of the mass; with `unlikely` more, not all have to be sorted."""
+    logits = torch.cat([torch.full((unlikely,), -30.0), torch.zeros(2000)])
     sampled = draws(logits.tolist(), count=800, top_p=0.99)
     assert len(set(sampled)) > 550
+    assert min(sampled) >= unlikely
+
+
+def test_frequencies_follow_the_softmax_without_a_filter():
     sampled = draws([1.0, 0.0], count=4000)
     assert sampled.count(0) / 4000 == pytest.approx(1 / (1 + torch.exp(torch.tensor(-1.0)).item()), abs=0.03)
 
