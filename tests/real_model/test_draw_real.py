@@ -38,7 +38,8 @@ def folder(tmp_path_factory):
     pipeline = diffusers.StableDiffusionPipeline(
         vae=vae, unet=unet, text_encoder=CLIPTextModel(text),
         tokenizer=CLIPTokenizer(str(made / "vocab.json"), str(made / "merges.txt"), model_max_length=77),
-        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(made / "saved", safe_serialization=True)
     return made / "saved"
