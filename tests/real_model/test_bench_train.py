@@ -12,7 +12,6 @@ pytestmark = pytest.mark.real_model
 
 
 def test_every_way_that_is_here_trains_the_same_curve(capsys):
-    pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[bench]'")
     words = ["--rows", "own", "--steps", "3", "--warmup", "1", "--rounds", "1", "--batch-size", "2"]
     cli.main(["bench", "train", "--json", *words])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
