@@ -137,11 +137,11 @@ def test_a_plot_is_a_picture_in_the_chat_and_stays_there_after_stop(bench):
 def test_python_that_the_model_writes_is_run_or_refused(bench):
     page = bench().page
     offer(page, "python")
-    chat = begin(page, "Run the code import socket; socket.socket()")
+    decode(page, "must call")
+    chat = begin(page, "Run import socket")
     chat.get_by_text("socket is not available in the Python tool").first.wait_for(timeout=REPLY)
     end(page)
     page.locator("#tools-clear").click()
-    decode(page, "must call")
     ask(page, "Run print(6*7)")
     chat.get_by_text('Result: {"value": "42"}').wait_for()
     assert "42" in chat.locator("[data-testid='bot']").last.inner_text()
