@@ -10,8 +10,6 @@ from gradio.state_holder import StateHolder
 
 from playground.ui import housekeeping
 
-NOW = datetime.datetime.now()
-
 
 @pytest.fixture
 def page():
@@ -27,7 +25,7 @@ def visit(page, name, closed=True, minutes_ago=10):
     state = page.state_holder[name]
     state[page.chat._id] = name
     state.is_closed = closed
-    page.state_holder.time_last_used[name] = NOW - datetime.timedelta(minutes=minutes_ago)
+    page.state_holder.time_last_used[name] = datetime.datetime.now() - datetime.timedelta(minutes=minutes_ago)
 
 
 def test_of_closed_pages_only_the_newest_are_kept(page, monkeypatch):
