@@ -3,8 +3,8 @@
 Each visitor is a Gradio client with a session of its own: it asks all lanes a question with its own mark in it, reads
 what the page shows, goes on, and now and then leaves in the middle of an answer. Counted are answers, refusals (a full
 queue says so), mixed conversations (another visitor's mark, or a turn too many), answers that never end, and how much
-memory the app has taken on since its warm-up. In that the model is loaded and the caches that have a bound fill up:
-what was read before (256 MiB) and the pages' states (128 of them).
+memory the app has taken on since its warm-up. In that the model is loaded and what has a bound fills up: what was
+read before (core.prefixes), torch's kernels (cli.KERNEL_CACHES) and the closed pages (ui.housekeeping).
 """
 
 import argparse

@@ -34,8 +34,8 @@ from playground.config import ATTENTION, EVERY_LINEAR, TrainConfig, check
 from playground.core.training.collate import (
     TOKENS_AT_ONCE,
     Examples,
-    batch,
     batches_of_epoch,
+    held_batches,
     shares,
     total_steps,
     unshared,
@@ -260,9 +260,8 @@ def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
             labelled = max(labelled, piece.trained)
             run, pieces = run + padded, pieces + 1
     steps = total_steps(config, len(examples.train))
-    held = sorted(examples.held_out, key=lambda row: len(row.ids))
-    asked = [batch(held[i : i + config.batch_size]).padded for i in range(0, len(held), config.batch_size)]
-    return Work(tokens, longest, labelled, steps, run / max(1, len(batches)), float(sum(asked)))
+    held = sum(asked.padded for asked in held_batches(examples, config))
+    return Work(tokens, longest, labelled, steps, run / max(1, len(batches)), float(held))
 
 
 def assumed_work(config: TrainConfig, device: Device) -> Work:

@@ -164,11 +164,11 @@ class RoomyLayer(DynamicLayer):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
-        self.key_room = self.value_room = None
+        self.replace(self.keys, self.values)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         super().batch_select_indices(indices)
-        self.key_room = self.value_room = None
+        self.replace(self.keys, self.values)
 
     def _roomier(self, states: torch.Tensor, length: int) -> torch.Tensor:
         return states.new_empty(*states.shape[:2], length + self.ROOM, states.shape[-1])

@@ -12,7 +12,6 @@ so does what a full fine-tune has made, which is named like an adapter and has w
 torch is imported by the decoding threads (services.decoder), not by this module: a page can be up before the model is.
 """
 
-import json
 import logging
 import threading
 import time
@@ -29,6 +28,7 @@ from playground.core.models import AdapterInfo, check_adapter, read_adapter, rea
 from playground.core.templates import Rendered, Template, render, stop_strings
 from playground.core.tokenizer import Tokenizer
 from playground.core.tool_formats import for_template
+from playground.core.training.layers import context_length
 from playground.errors import PlaygroundError
 from playground.services.decoder import Decoder, weights_time, whole_name
 from playground.services.remote import FORMAT, RemoteReply, Remotes
@@ -38,9 +38,10 @@ from playground.services.runs import alone, whole_models
 from playground.services.sources import Sources
 from playground.services.templates import Templates
 
-__all__ = ["WORDS_FOR_REASON", "Chunk", "Engine", "Lane", "Reply", "context_length", "with_seed"]
+__all__ = ["WORDS_FOR_REASON", "Chunk", "Engine", "Lane", "Reply", "with_seed"]
 log = logging.getLogger(__name__)
 
+CONTEXT = 2048  # tokens, of a model whose config.json does not say it
 BUDGET_SHARE = 0.6  # of the memory, for weights
 GRACE = 30.0  # seconds that replies get to end when their model makes way for a run
 MAX_PROMPT_CHARACTERS = 50_000
@@ -197,7 +198,7 @@ class Engine:
         rendered = render(
             self.template(lane), conversation, tokenizer, add_generation_prompt=True, sanitize=lane.sanitize
         )
-        context = context_length(folder)
+        context = context_length(folder) or CONTEXT
         if not rendered.ids:
             raise PlaygroundError(f"the prompt of {lane.name} is empty; write something first")
         if before + len(rendered.ids) + lane.sampling.max_new_tokens > context:
@@ -354,12 +355,6 @@ class Engine:
                 f"{model} does not fit beside the models that are answering now ({held / 2**30:.1f} of "
                 f"{self.budget / 2**30:.1f} GiB); try again when they are done"
             )
-
-
-def context_length(folder: Path) -> int:
-    """How many tokens the model reads at most, from its `config.json`."""
-    config = json.loads((folder / "config.json").read_text())
-    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings") or 2048
 
 
 def with_seed(lane: Lane, seed: int) -> Lane:

@@ -206,6 +206,12 @@ def batch(rows: list[Example], share: bool = True) -> Batch:
     return Batch(rows[0].ids[:length], rest)
 
 
+def held_batches(examples: Examples, config: TrainConfig) -> list[Batch]:
+    """The held-out rows as an evaluation runs them: sorted, so that padding stays small."""
+    held = sorted(examples.held_out, key=lambda row: len(row.ids))
+    return [batch(held[i : i + config.batch_size]) for i in range(0, len(held), config.batch_size)]
+
+
 def parts(whole: Batch, tokens: int) -> list[Batch]:
     """The batch in pieces of at most `tokens` padded tokens (or one row), which bounds the memory of a step.
 

@@ -61,17 +61,23 @@ def check_folder(folder: Path, config: TrainConfig) -> None:
 
 def check_context(folder: Path, config: TrainConfig) -> None:
     """Refuse rows longer than the model's context; a config.json that does not say it is no reason to."""
-    path = Path(folder) / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    values = values.get("text_config") or values
-    context = values.get("max_position_embeddings", values.get("n_positions"))
-    if not isinstance(context, int) or config.max_length + config.soft_tokens <= context:
+    context = context_length(folder)
+    if context is None or config.max_length + config.soft_tokens <= context:
         return
     before = f" after {config.soft_tokens:,} prompt_tokens" if config.soft_tokens else ""
     raise PlaygroundError(
         f"max_length {config.max_length:,}{before} is past the model's context of {context:,} tokens; "
         f"set max_length to {context - config.soft_tokens:,} or less"
     )
+
+
+def context_length(folder: Path) -> int | None:
+    """How many tokens the model reads at most, from its `config.json`; None where that does not say it."""
+    path = Path(folder) / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    values = values.get("text_config") or values
+    context = values.get("max_position_embeddings", values.get("n_positions"))
+    return context if isinstance(context, int) else None
 
 
 def check_full(parameters: int) -> None:

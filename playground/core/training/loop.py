@@ -24,8 +24,8 @@ from playground.core.training.collate import (
     TOKENS_AT_ONCE,
     Batch,
     Examples,
-    batch,
     batches_of_epoch,
+    held_batches,
     shares,
     total_steps,
     unshared,
@@ -208,9 +208,7 @@ def _fit(model, base, examples, config, pad_id, emit, should_stop, probe, checkp
     steps = total_steps(config, len(examples.train))
     master = Master([p for p in model.parameters() if p.requires_grad], config, ranks)
     schedule = torch.optim.lr_scheduler.LambdaLR(master.optimizer, rate(config, steps))
-    # Evaluations hold no gradients, so they can take more rows at once; sorted, so that padding stays small.
-    held = sorted(examples.held_out, key=lambda row: len(row.ids))
-    held_batches = [batch(held[i : i + config.batch_size]) for i in range(0, len(held), config.batch_size)]
+    held_out = held_batches(examples, config)
 
     done, losses, eval_loss = 0, [], None
     best = Best(config, steps, checkpoints, ranks)
@@ -224,7 +222,7 @@ def _fit(model, base, examples, config, pad_id, emit, should_stop, probe, checkp
 
     def evaluate() -> float | None:
         model.eval()
-        loss = evaluation_loss(base, held_batches, pad_id, soft_prompt(model), ranks) if held_batches else None
+        loss = evaluation_loss(base, held_out, pad_id, soft_prompt(model), ranks) if held_out else None
         if loss is not None:
             emit("eval", step=done, eval_loss=loss)
             if done:
