@@ -4,6 +4,7 @@ Format: `adapter_config.json` and `adapter_model.safetensors` as written by `Pef
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,8 +42,11 @@ class Weights:
     head: torch.Tensor | None = None
 
 
-def read_weights(model: torch.nn.Module, folder: Path) -> Weights:
-    """The adapter in `folder`, on the model's device and in its dtype. PlaygroundError where it cannot be served."""
+def read_weights(model: torch.nn.Module, folder: Path, weight: Callable[[str], torch.Tensor]) -> Weights:
+    """The adapter in `folder`, on the model's device and in its dtype. PlaygroundError where it cannot be served.
+
+    `weight` gives a layer's weight [out, in] by its name: the model may hold it in another form.
+    """
     from safetensors.torch import load_file
 
     try:
@@ -62,14 +66,14 @@ def read_weights(model: torch.nn.Module, folder: Path) -> Weights:
         raise PlaygroundError(f"adapter {folder.name} is {what}; lanes take LoRA, DoRA and soft prompts")
     modules = dict(model.named_modules())
     factors = {
-        name: _factors(model, modules.get(name), name, tensors, folder, config)
+        name: _factors(model, modules.get(name), name, tensors, folder, config, weight)
         for key in tensors
         if key.endswith(".lora_A.weight") and (name := key.removeprefix(PREFIX).removesuffix(".lora_A.weight"))
     }
     if not factors:
         raise PlaygroundError(f"adapter {folder.name} holds no LoRA weights")
     before = soft_folder(folder)
-    soft = read_weights(model, before).soft if before else None
+    soft = read_weights(model, before, weight).soft if before else None
     return Weights(factors, soft, *_own_tokens(model, config, tensors))
 
 
@@ -86,7 +90,7 @@ def soft_rows(folder: Path) -> torch.Tensor:
     return load_file(Path(folder) / "adapter_model.safetensors")["prompt_embeddings"]
 
 
-def _factors(model, module, name: str, tensors: dict, folder: Path, config: dict) -> Factors:
+def _factors(model, module, name: str, tensors: dict, folder: Path, config: dict, weight) -> Factors:
     a, b = (tensors[f"{PREFIX}{name}.lora_{half}.weight"] for half in "AB")
     shape = None if module is None else (getattr(module, "in_features", None), getattr(module, "out_features", None))
     if shape != (a.shape[1], b.shape[0]):
@@ -96,24 +100,21 @@ def _factors(model, module, name: str, tensors: dict, folder: Path, config: dict
             f"adapter {folder.name} was made for {base}: it expects {name} to be "
             f"{a.shape[1]} → {b.shape[0]}, this model has {found}"
         )
-    device = next(module.parameters()).device
+    device = model.device
     # On a CPU a product this small costs 3 µs in fp32 and 20 µs in bf16, which goes through another library.
     dtype = torch.float32 if device.type == "cpu" else model.dtype
     scaled = b.to(device).float() * _scale(config, name)
     stretch = None
     if (magnitude := tensors.get(f"{PREFIX}{name}.lora_magnitude_vector")) is not None:
-        longer = _longer(module, a.to(device), scaled, magnitude.to(device))
+        longer = _longer(weight(name), a.to(device), scaled, magnitude.to(device))
         scaled, stretch = scaled * longer[:, None], (longer - 1).to(model.dtype)
     return Factors(a.t().to(device, dtype).contiguous(), scaled.t().to(dtype).contiguous(), stretch)
 
 
-def _longer(module, a: torch.Tensor, b: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+@torch.inference_mode()
+def _longer(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
     """DoRA's factor for each output, m / ‖W + BA‖ (Liu et al. 2024, arXiv:2402.09353), in fp32."""
-    from peft.utils.integrations import dequantize_module_weight
-
-    with torch.inference_mode():
-        weight = dequantize_module_weight(module).float() + b @ a.float()
-        return magnitude.float() / torch.linalg.norm(weight, dim=1)
+    return magnitude.float() / torch.linalg.norm(weight.float() + b @ a.float(), dim=1)
 
 
 def _soft_prompt(model, folder: Path, config: dict, tensors: dict) -> torch.Tensor:

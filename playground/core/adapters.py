@@ -6,13 +6,14 @@ of each other as `[columns, out]`; a 0/1 mask `[rows, 1, columns]` keeps each ro
 
     y = linear(x) + ((x @ a) * mask) @ b
 
-Two plain matrix products serve every row, rows without an adapter add exactly zero, and nothing is gathered
-for each token: the matrices are laid side by side only when the set of rows changes. Rows with DoRA also stretch
-what the layer gives, by a factor for each output that is worked out when the adapter is loaded. Soft prompts and
-embeddings of an adapter's own are `core.own_tokens`.
+Two plain matrix products serve every row, and rows without an adapter add exactly zero. A few rows on a CPU have their
+own matrices instead, `[rows, in, columns]` and `[rows, columns, out]`, as two small products for each row take half
+the time of one for all. Either way nothing is gathered for each token: the matrices are laid out only when the set of
+rows changes. Rows with DoRA also stretch what the layer gives, by a factor for each output that is worked out when the
+adapter is loaded. Soft prompts and embeddings of an adapter's own are `core.own_tokens`.
 
 Layers that read the same input (query, key and value; gate and up) are computed as one product. Their weights
-become views of one tensor, so that nothing is stored twice.
+become views of one tensor, or parts of one packed one (`core.packed`), so that nothing is stored twice.
 """
 
 from dataclasses import dataclass, field
@@ -22,22 +23,26 @@ from pathlib import Path
 
 import torch
 
-from playground.core import int8
+from playground.core import attention, int8, packed
 from playground.core.adapter_files import Factors, Weights, read_weights
 from playground.core.own_tokens import OwnTokens
+
+FEW = 4  # rows with matrices of their own, on a CPU
 
 
 @dataclass
 class Group:
     """Linear layers that read the same input, computed together.
 
-    `a`, `b`, `mask` and `stretch` [rows, 1, out] serve the rows now in the batch.
+    `a`, `b`, `mask` and `stretch` [rows, 1, out] serve the rows now in the batch. Without a mask `a` and `b` have a
+    matrix for each of the rows in `own`.
     """
 
     members: dict[str, torch.nn.Module]
     a: torch.Tensor | None = None
     b: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    own: slice | None = None
     stretch: torch.Tensor | None = None
     x: torch.Tensor | None = None
     y: torch.Tensor | None = None
@@ -46,11 +51,32 @@ class Group:
         modules = list(self.members.values())
         ends = list(accumulate(module.out_features for module in modules))
         self.parts = [slice(end - module.out_features, end) for end, module in zip(ends, modules, strict=True)]
-        self.plain = modules[0].forward if len(modules) == 1 else _joined(modules, self.parts)
         biases = [getattr(module, "bias", None) for module in modules]
         self.bias = None if biases[0] is None else torch.cat([bias.data for bias in biases])
+        self.packed = None
+        if type(modules[0]) is torch.nn.Linear:
+            self._lay_down(modules)
+        else:  # one layer whose weights are no plain matrix, such as 4-bit ones
+            self.plain = modules[0].forward
         for i, module in enumerate(modules):
             module.forward = partial(self.forward, i)
+
+    def _lay_down(self, modules: list[torch.nn.Linear]) -> None:
+        """One linear function for all members; their weights become views of its own, or are packed in it."""
+        together = len(modules) > 1
+        weight = torch.cat([module.weight.data for module in modules]) if together else modules[0].weight.data
+        self.packed = packed.pack(weight)
+        for module, part in zip(modules, self.parts, strict=True):
+            if self.packed is None:
+                module.weight.data = weight[part]
+            else:
+                module.weight = _nowhere(module.weight)
+            if self.bias is not None:
+                module.bias.data = self.bias[part]
+        if self.packed is None:
+            self.plain = partial(_linear, weight, self.bias)
+        else:
+            self.plain = partial(packed.linear, self.packed, self.bias)
 
     def forward(self, i: int, x: torch.Tensor) -> torch.Tensor:
         """The output of member `i`. The first member called computes all; the last one lets go of the rest."""
@@ -63,12 +89,22 @@ class Group:
 
     def _together(self, x: torch.Tensor) -> torch.Tensor:
         y = self.plain(x)
-        if self.mask is None:
+        if self.a is None:
             return y
-        low = (x.to(self.a.dtype) @ self.a) * self.mask
         if self.stretch is not None:  # DoRA's magnitudes are for the weights, not for the bias
             y = torch.addcmul(y, y if self.bias is None else y - self.bias.to(y.dtype), self.stretch)
-        return y.add_(low @ self.b)
+        if self.mask is None:
+            y[self.own].add_(torch.bmm(torch.bmm(x[self.own].to(self.a.dtype), self.a), self.b))
+            return y
+        return y.add_(((x.to(self.a.dtype) @ self.a) * self.mask) @ self.b)
+
+    def weight(self) -> torch.Tensor:
+        """The weight [out, in] of all members together, for reading."""
+        if self.packed is not None:
+            return packed.unpack(self.packed)
+        from peft.utils.integrations import dequantize_module_weight
+
+        return torch.cat([dequantize_module_weight(module) for module in self.members.values()])
 
 
 @dataclass
@@ -82,30 +118,49 @@ class AdapterBank:
     fast: bool = False
     adapters: dict[str, Weights] = field(default_factory=dict)
     rows: list[str | None] = field(default_factory=list)
+    mixed: list[str] | None = None  # the adapters whose matrices stand side by side
 
     def __post_init__(self) -> None:
+        if self.fast:
+            int8.check(self.model)
+        attention.quicken(self.model)
         self.groups = [Group(members) for members in layers_by_input(self.model)]
         if self.fast:
-            self._quicken()
+            for group in self.groups:
+                if type(next(iter(group.members.values()))) is torch.nn.Linear:
+                    group.plain = int8.quick(group.plain, group.weight(), group.bias)
+        self._head()
         self.own = OwnTokens(self.model)
 
-    def _quicken(self) -> None:
-        int8.check(self.model)
-        for group in self.groups:
-            modules = list(group.members.values())
-            if type(modules[0]) is torch.nn.Linear:
-                bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
-                group.plain = int8.quick(group.plain, torch.cat([module.weight.data for module in modules]), bias)
+    def _head(self) -> None:
+        """The output head, which is read whole for every token: packed too, beside an embedding it is tied to."""
         head = self.model.get_output_embeddings()
-        if type(head) is torch.nn.Linear:
-            head.forward = int8.quick(head.forward, head.weight, head.bias)
+        if type(head) is not torch.nn.Linear:
+            return
+        weight = head.weight
+        if (block := packed.pack(weight)) is not None:
+            head.forward = partial(packed.linear, block, head.bias)
+            if weight is not self.model.get_input_embeddings().weight:
+                head.weight = _nowhere(weight)
+        if self.fast:
+            head.forward = int8.quick(head.forward, weight, head.bias)
+
+    def _weight(self, name: str) -> torch.Tensor:
+        """The weight [out, in] of a layer, for reading."""
+        group, part = next(
+            (group, part)
+            for group in self.groups
+            for member, part in zip(group.members, group.parts, strict=True)
+            if member == name
+        )
+        return group.weight()[part]
 
     def load(self, name: str, folder: Path) -> None:
         """Load the PEFT adapter in `folder` as `name`: LoRA or DoRA, also with tokens of its own, or a soft prompt.
 
         Raises PlaygroundError when the adapter is of another kind, or made for another model.
         """
-        weights = read_weights(self.model, folder)
+        weights = read_weights(self.model, folder, self._weight)
         self.own.add(name, weights)
         self.adapters[name] = weights
 
@@ -121,7 +176,9 @@ class AdapterBank:
         if rows == self.rows:
             return
         names = sorted({name for name in rows if name is not None})
-        stay = names == sorted({name for name in self.rows if name is not None})
+        few = len(rows) <= FEW and self.model.device.type == "cpu"
+        stay = not few and self.mixed == names  # the matrices of before serve again
+        self.mixed = None if few else names
         masks: dict[tuple[str, ...], torch.Tensor] = {}
         for group in self.groups:
             used = [
@@ -133,25 +190,53 @@ class AdapterBank:
             if not used:
                 group.a = group.b = group.mask = group.stretch = None
                 continue
-            if not stay:
-                group.a = torch.cat([factors.a for _, factors, _ in used], dim=1)
-                if group.a.device.type == "cpu":  # where products as small as these take half as long in float32
-                    group.a = group.a.float()
-                group.b = group.a.new_zeros(group.a.shape[1], group.parts[-1].stop)
-                row = 0
-                for _, factors, part in used:
-                    group.b[row : row + len(factors.b), part] = factors.b
-                    row += len(factors.b)
-            owner = tuple(name for name, factors, _ in used for _ in range(len(factors.b)))
-            if owner not in masks:
-                masks[owner] = torch.tensor([[[float(row == name) for name in owner]] for row in rows]).to(group.a)
-            group.mask = masks[owner]
+            if few:
+                group.mask = None
+                group.own, group.a, group.b = _own_matrices(rows, used, group.parts[-1].stop)
+            else:
+                if not stay:
+                    group.a = torch.cat([factors.a for _, factors, _ in used], dim=1)
+                    group.b = _stacked(used, group.parts[-1].stop)
+                owner = tuple(name for name, factors, _ in used for _ in range(len(factors.b)))
+                if owner not in masks:
+                    masks[owner] = torch.tensor([[[float(row == name) for name in owner]] for row in rows]).to(group.a)
+                group.mask = masks[owner]
             group.stretch = _stretch(rows, used, group.parts[-1].stop)
         self.own.use(rows)
         self.rows = list(rows)
 
 
-def _stretch(rows: list[str | None], used: list[tuple[str, Factors, slice]], width: int) -> torch.Tensor | None:
+Used = list[tuple[str, Factors, slice]]  # (adapter, its factors for one layer, the layer's part of the group's outputs)
+
+
+def _stacked(used: Used, width: int) -> torch.Tensor:
+    """The B matrices on top of each other, each over its own layer's outputs: [columns, width]."""
+    out = used[0][1].b.new_zeros(sum(len(factors.b) for _, factors, _ in used), width)
+    row = 0
+    for _, factors, part in used:
+        out[row : row + len(factors.b), part] = factors.b
+        row += len(factors.b)
+    return out
+
+
+def _own_matrices(rows: list[str | None], used: Used, width: int) -> tuple[slice, torch.Tensor, torch.Tensor]:
+    """(which rows, A of each [rows, in, columns], B of each [rows, columns, width]), with zeros where one has less."""
+    of = {name: [one for one in used if one[0] == name] for name, _, _ in used}
+    served = [i for i, row in enumerate(rows) if row in of]
+    own = slice(served[0], served[-1] + 1)
+    columns = max(sum(len(factors.b) for _, factors, _ in mine) for mine in of.values())
+    first = used[0][1]
+    a = first.a.new_zeros(own.stop - own.start, first.a.shape[0], columns)
+    b = first.b.new_zeros(own.stop - own.start, columns, width)
+    for i, row in enumerate(rows[own]):
+        if row in of:
+            parts = torch.cat([factors.a for _, factors, _ in of[row]], dim=1)
+            a[i, :, : parts.shape[1]] = parts
+            b[i, : parts.shape[1]] = _stacked(of[row], width)
+    return own, a, b
+
+
+def _stretch(rows: list[str | None], used: Used, width: int) -> torch.Tensor | None:
     """[rows, 1, width]: how much longer each row's outputs become, 0 where nothing does; None where that is all."""
     stretched = [(name, factors.stretch, part) for name, factors, part in used if factors.stretch is not None]
     if not stretched:
@@ -182,7 +267,11 @@ def layers_by_input(model: torch.nn.Module) -> list[dict[str, torch.nn.Module]]:
             hook.remove()
     groups: list[dict[str, torch.nn.Module]] = []
     last_input = None
+    met = set()
     for x, name, module in inputs:
+        if module in met:  # one layer in several places
+            continue
+        met.add(module)
         joinable = type(module) is torch.nn.Linear
         if x is last_input and joinable and _joinable(next(iter(groups[-1].values())), module):
             groups[-1][name] = module
@@ -196,15 +285,9 @@ def _joinable(first: torch.nn.Linear, other: torch.nn.Linear) -> bool:
     return first.weight.dtype == other.weight.dtype and (first.bias is None) == (other.bias is None)
 
 
-def _joined(modules: list[torch.nn.Linear], parts: list[slice]):
-    """One linear function for all `modules`, whose weights become views of its own."""
-    weight = torch.cat([module.weight.data for module in modules])
-    bias = None if modules[0].bias is None else torch.cat([module.bias.data for module in modules])
-    for module, part in zip(modules, parts, strict=True):
-        module.weight.data = weight[part]
-        if bias is not None:
-            module.bias.data = bias[part]
-    return partial(_linear, weight, bias)
+def _nowhere(weight: torch.Tensor) -> torch.nn.Parameter:
+    """In the place of a weight that is packed: whoever reads it is told so by torch, not given something else."""
+    return torch.nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
