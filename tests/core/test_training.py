@@ -212,30 +212,62 @@ def test_pieces_have_rows_of_like_length_and_are_not_cut_for_little():
     assert len(collate.parts(batch(near), 400)) == 1
 
 
+@pytest.mark.parametrize("room", [0, 13, 1000])
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("method", ["lora", "prompt"])
 @pytest.mark.parametrize(
     "changes", [{}, {"num_key_value_heads": 4, "attention_bias": True}, {"num_key_value_heads": 1}]
 )
-def test_fused_layers_and_attention_give_the_same_loss_and_gradients(changes):
-    model, found = learner(**changes), []
+def test_rows_laid_end_to_end_give_the_loss_and_gradients_of_padded_ones(changes, method, share, room):
+    model, found = learner(dataclasses.replace(CONFIG, method=method), **changes), []
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "lora_B" in name:
                 p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
-    base, whole = model.get_base_model(), batch(ROWS)
+    base, whole, soft = methods.base_of(model), batch(ROWS, share), loss.soft_prompt
     model.train()
     for way in (contextlib.nullcontext(), fused(model, base)):
         model.zero_grad()
         with way:
             name = base.config._attn_implementation
-            mean = loss.step_gradients(base, [(p, True) for p in collate.parts(whole, 10)], 0, whole.trained)
+            work = [(piece, True) for piece in collate.parts(whole, 10)]
+            mean = loss.step_gradients(base, work, 0, whole.trained, soft(model), room)
+            one = loss.step_loss(base, whole, 0, soft(model)).item() / whole.trained
+        assert one == pytest.approx(mean, rel=1e-5)
         found.append((mean, name, {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}))
     (plain, _, theirs), (ours, used, mine) = found
-    assert used == "playground"
+    assert used == "playground-rows"
     assert base.config._attn_implementation == "eager"
     assert not any("forward" in vars(layer) for layer in model.modules())
     assert ours == pytest.approx(plain, rel=1e-5)
     for name, gradient in theirs.items():
         torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_pass_has_the_pieces_that_there_is_room_for():
+    model, whole = learner(), batch(ROWS)
+    work = [(piece, True) for piece in collate.parts(whole, 10)]
+    base = model.get_base_model()
+    assert len(loss._passes(base, work, 1000)) == 3, "padded rows go through one piece at a time"
+    with fused(model, base):
+        lengths = [
+            [[len(row.ids) for row in piece.rows] for piece in pieces] for pieces, _ in loss._passes(base, work, 13)
+        ]
+    assert lengths == [[[4, 4], [5]], [[7]]]
+
+
+def test_a_layer_that_sees_only_so_far_has_padded_rows():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": "eager"}
+    whole = batch(ROWS, share=False)
+    for window, name in ((3, "eager"), (4096, "playground"), (None, "playground-rows")):
+        model = MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=window)).eval()
+        plain = loss.step_loss(model, whole, 0).item()
+        with fused(model, model):
+            assert model.config._attn_implementation in (name, "playground")
+            assert loss.step_loss(model, whole, 0).item() == pytest.approx(plain, rel=1e-5)
 
 
 def test_attention_that_asks_for_more_stays_the_models_own():

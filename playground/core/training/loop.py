@@ -253,7 +253,7 @@ def _fit(model, base, examples, config, pad_id, emit, should_stop, probe, checkp
         learning_rate = schedule.get_last_lr()[0]
         with unit(STEP_COST + now.padded, "step"):
             work = work_of(now, room, ranks)
-            loss = ranks.total(step_gradients(base, work, pad_id, now.trained, soft_prompt(model)))
+            loss = ranks.total(step_gradients(base, work, pad_id, now.trained, soft_prompt(model), room))
             norm = master.step()
         schedule.step()
         done += 1

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from playground.core.past import past, past_of
 from playground.core.training.collate import IGNORE, Batch
+from playground.core.training.fused import can_share, laid_end_to_end, takes_rows
+from playground.core.training.rows import Layout
 
 # Rows of logits that exist at once; a vocabulary of 150,000 then needs 300 MB in fp32, however long the batch.
 CHUNK = 512
@@ -84,36 +86,61 @@ def keep_soft_prompt(model, soft: torch.Tensor) -> None:
 
 
 def step_gradients(
-    model, work: list[tuple[Batch, bool]], pad_id: int, trained: int, soft: torch.Tensor | None = None
+    model,
+    work: list[tuple[Batch, bool]],
+    pad_id: int,
+    trained: int,
+    soft: torch.Tensor | None = None,
+    room: int = 0,
 ) -> float:
     """Add the gradients of a step's mean loss over `trained` labelled tokens to the parameters; returns that loss.
 
     The pieces are of one batch, each with whether it counts, and share its prefix, which is run once for all of them:
-    each piece adds to the gradient of the prefix's keys and values, and at the end that one goes back through the
-    prefix.
+    each pass adds to the gradient of the prefix's keys and values, and at the end that one goes back through the
+    prefix. Where the model takes rows that are laid end to end, a pass has as many pieces as come to `room` tokens.
     """
     total = 0.0
-    begun = start_of(model, work[0][0], soft) if len(work) > 1 and _plain_head(model) else None
+    passes = _passes(model, work, room)
+    begun = start_of(model, work[0][0], soft) if len(passes) > 1 and _plain_head(model) else None
     if begun is None:
-        for piece, counts in work:
-            loss = step_loss(model, piece, pad_id, soft) * (counts / trained)
+        for pieces, counts in passes:
+            loss = _pass_loss(model, pieces, pad_id, soft) * (counts / trained)
             loss.backward()
             total += loss.item()
         return total
     first = [t for layer in begun.layers for t in (layer.keys, layer.values)]
     leaves = [t.detach().requires_grad_(t.requires_grad) for t in first]
-    for piece, counts in work:
+    for pieces, counts in passes:
         cache = copy.copy(begun)
         cache.layers = [copy.copy(layer) for layer in begun.layers]
         for layer, keys, values in zip(cache.layers, leaves[::2], leaves[1::2], strict=True):
             layer.keys, layer.values = keys, values
-        loss = step_loss(model, piece, pad_id, soft, cache) * (counts / trained)
+        loss = _pass_loss(model, pieces, pad_id, soft, cache) * (counts / trained)
         loss.backward()
         total += loss.item()
     back = [(t, leaf.grad) for t, leaf in zip(first, leaves, strict=True) if leaf.grad is not None]
     if back:
         torch.autograd.backward([t for t, _ in back], [gradient for _, gradient in back])
     return total
+
+
+def _passes(model, work: list[tuple[Batch, bool]], room: int) -> list[tuple[list[Batch], bool]]:
+    """The pieces that go through the model together."""
+    if not _lays_rows(model):
+        return [([piece], counts) for piece, counts in work]
+    passes, tokens = [], 0
+    for piece, counts in work:
+        own = sum(len(row.ids) for row in piece.rows)
+        if not passes or tokens + own > room:
+            passes.append(([], counts))
+            tokens = 0
+        passes[-1][0].append(piece)
+        tokens += own
+    return passes
+
+
+def _lays_rows(model) -> bool:
+    return takes_rows(model) and _plain_head(model)
 
 
 def start_of(model, batch: Batch, soft: torch.Tensor | None = None):
@@ -125,21 +152,52 @@ def start_of(model, batch: Batch, soft: torch.Tensor | None = None):
     return past_of(body, body(**embedded(model, prefix, soft), use_cache=True))
 
 
-def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None, begun=None) -> torch.Tensor:
+def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None) -> torch.Tensor:
     """Summed loss over the labelled tokens of a batch (divide by `batch.trained` for the mean).
 
-    `model` is a causal language model of transformers, with or without adapter layers in it; `begun` is the cache of
-    the batch's prefix where that has been run already, which is changed.
+    `model` is a causal language model of transformers, with or without adapter layers in it.
     """
-    device = next(model.parameters()).device
-    ids, mask, labels = tensors(batch, pad_id, device)
+    return _pass_loss(model, [batch], pad_id, soft)
+
+
+def _pass_loss(model, pieces: list[Batch], pad_id: int, soft: torch.Tensor | None, begun=None) -> torch.Tensor:
+    """The same for pieces of one batch; `begun` is the cache of its prefix where that is run already, and is changed.
+
+    Only rows laid end to end can be of several pieces.
+    """
     if not _plain_head(model):
-        return _loss_by_logits(model, ids, mask, labels, batch.prefix, soft)
+        ids, mask, labels = tensors(pieces[0], pad_id, next(model.parameters()).device)
+        return _loss_by_logits(model, ids, mask, labels, pieces[0].prefix, soft)
+    cache = start_of(model, pieces[0], soft) if begun is None else begun
+    if _lays_rows(model):
+        hidden, wanted = _laid(model, pieces, cache)
+    else:
+        hidden, wanted = _padded(model, pieces[0], pad_id, soft, cache)
+    keep = wanted != IGNORE
+    head = model.get_output_embeddings()
+    softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
+    return LabelledLoss.apply(hidden[keep], head.weight, getattr(head, "bias", None), wanted[keep], softcap)
+
+
+def _laid(model, pieces: list[Batch], cache) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states [tokens, width] of rows laid end to end, and the label that each is to predict."""
+    body, device = model.base_model, next(model.parameters()).device
+    rows = [row for piece in pieces for row in piece.rows]
+    ids = torch.tensor([[token for row in rows for token in row.ids]], device=device)
+    wanted = torch.tensor([label for row in rows for label in (*row.labels[1:], IGNORE)], device=device)
+    before = 0 if cache is None else cache.get_seq_length()
+    layout = Layout([[len(row.ids) for row in piece.rows] for piece in pieces], before, device)
+    known = {"use_cache": False} if cache is None else {"use_cache": True, **past(body, cache)}
+    return body(**laid_end_to_end(ids, layout), **known).last_hidden_state[0], wanted
+
+
+def _padded(model, batch: Batch, pad_id: int, soft, cache) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states [rows, longest - 1, width] of padded rows, and the label that each is to predict."""
     body = model.base_model
-    cache = start_of(model, batch, soft) if begun is None else begun
+    ids, mask, labels = tensors(batch, pad_id, next(model.parameters()).device)
     if cache is not None:
         cache.batch_repeat_interleave(len(ids))
-        before = torch.ones(len(ids), cache.get_seq_length(), dtype=mask.dtype, device=device)
+        before = torch.ones(len(ids), cache.get_seq_length(), dtype=mask.dtype, device=ids.device)
         hidden = body(
             input_ids=ids, attention_mask=torch.cat([before, mask], 1), use_cache=True, **past(body, cache)
         ).last_hidden_state
@@ -147,11 +205,7 @@ def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None
         ids, mask, labels = _whole(ids, mask, labels, batch.prefix)
         hidden = body(**embedded(model, ids, soft, mask), use_cache=False).last_hidden_state
         hidden = hidden[:, hidden.shape[1] - ids.shape[1] :]
-    hidden, wanted = hidden[:, :-1], labels[:, 1:]
-    keep = wanted != IGNORE
-    head = model.get_output_embeddings()
-    softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
-    return LabelledLoss.apply(hidden[keep], head.weight, getattr(head, "bias", None), wanted[keep], softcap)
+    return hidden[:, :-1], labels[:, 1:]
 
 
 def embedded(model, ids: torch.Tensor, soft: torch.Tensor | None, mask: torch.Tensor | None = None) -> dict:
@@ -175,12 +229,6 @@ def tensors(batch: Batch, pad_id: int, device) -> tuple[torch.Tensor, torch.Tens
         labels[i, : len(row.ids)] = torch.tensor(row.labels)
         mask[i, : len(row.ids)] = 1
     return ids.to(device), mask.to(device), labels.to(device)
-
-
-def can_share(model) -> bool:
-    """Whether a cached prefix is exact for this model: full attention in every layer, no recurrent state."""
-    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
-    return set(kinds) == {"full_attention"}
 
 
 def _whole(ids, mask, labels, prefix):
