@@ -119,6 +119,7 @@ class AdapterBank:
     adapters: dict[str, Weights] = field(default_factory=dict)
     rows: list[str | None] = field(default_factory=list)
     mixed: list[str] | None = None  # the adapters whose matrices stand side by side
+    added: int = 0  # bytes of what is held beside the model's own weights
 
     def __post_init__(self) -> None:
         if self.fast:
@@ -140,7 +141,9 @@ class AdapterBank:
         weight = head.weight
         if (block := packed.pack(weight)) is not None:
             head.forward = partial(packed.linear, block, head.bias)
-            if weight is not self.model.get_input_embeddings().weight:
+            if weight is self.model.get_input_embeddings().weight:
+                self.added += weight.nbytes
+            else:
                 head.weight = _nowhere(weight)
         if self.fast:
             head.forward = int8.quick(head.forward, weight, head.bias)

@@ -187,6 +187,7 @@ class Decoder(threading.Thread):
             self.loaded = models.load(self.folder, self.engine.dtype, "auto", self.engine.load_in_4bit)
         check_decodable(self.loaded.model)
         self.bank = AdapterBank(self.loaded.model, self.engine.fast_cpu and self.loaded.device.type == "cpu")
+        self.size += self.bank.added
         self.prefixes = Prefixes()
         self.end_ids = _end_ids(self.loaded)
         self.batch = self._new_batch()

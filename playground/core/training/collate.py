@@ -89,6 +89,11 @@ class Batch:
         return len(self.prefix) + len(self.rows) * max((len(row.ids) for row in self.rows), default=0)
 
     @property
+    def laid(self) -> int:
+        """Tokens that one forward pass runs where rows are laid end to end: the prefix once, and the rows."""
+        return len(self.prefix) + sum(len(row.ids) for row in self.rows)
+
+    @property
     def trained(self) -> int:
         return sum(row.trained for row in self.rows)
 

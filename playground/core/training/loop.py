@@ -251,7 +251,7 @@ def _fit(model, base, examples, config, pad_id, emit, should_stop, probe, checkp
             order = batches or batches_of_epoch(examples.train, config, epoch)
         now: Batch = order[done % per_epoch]
         learning_rate = schedule.get_last_lr()[0]
-        with unit(STEP_COST + now.padded, "step"):
+        with unit(STEP_COST + now.laid, "step"):
             work = work_of(now, room, ranks)
             loss = ranks.total(step_gradients(base, work, pad_id, now.trained, soft_prompt(model), room))
             norm = master.step()
