@@ -40,6 +40,8 @@ CSS = """
 }
 .lane .lane-status.failed { color: #a32019; overflow-wrap: anywhere; }
 .dark .lane .lane-status.failed { color: #ff9c94; }
+.left-out { color: #8a5300 !important; overflow-wrap: anywhere; }
+.dark .left-out { color: #ffca7a !important; }
 .lane .message { font-size: var(--text-md); overflow-wrap: anywhere; }
 .lane .message .md { white-space: pre-wrap; }
 .lane .exact .cm-content, .lane .exact .cm-line { font-size: var(--text-sm); }
@@ -71,6 +73,8 @@ def vote(services: Services, view: View, choice: str, chat: Chat, left: int, rig
         if reply is None:
             raise PlaygroundError(f"lane {index + 1} has not answered; choose a lane that has")
         settings = {"model": lane.model, "adapter": lane.adapter, "template": lane.template, **asdict(lane.sampling)}
+        if chat.left_out[index]:
+            settings["left_out"] = str(chat.left_out[index])
         sides.append(Side(lane.label, settings, chat.asked[index], reply.text))
     services.votes.add(chat.battle, *sides, choice, session=services.votes.session().name)
     chat.battle = ""
