@@ -217,6 +217,20 @@ def test_both_lanes_go_on_before_the_vote_which_is_on_the_conversation(services,
     assert said(shown[view.chats[0]]) == ["Name a fruit.", "x"]
 
 
+def test_a_lane_that_wrote_nothing_goes_on_with_the_other(services, view):
+    duel = Duel()
+    ask(services, view, duel, [], ["pear"])
+    ask(services, view, duel, ["red"], ["green"], prompt="And a colour?")
+    sent = [[m["content"] for m in reply.conversation.messages] for reply in services.engine.asked[-2:]]
+    assert sent == [["And a colour?"], ["Name a fruit.", "pear", "And a colour?"]]
+    battle.vote(services, view, "left", duel)
+    (row,) = services.votes.export()
+    assert (row["left_reply"], [m["content"] for m in row["left_messages"]]) == (
+        "red",
+        ["Name a fruit.", "And a colour?"],
+    )
+
+
 def test_what_did_not_fit_is_said_without_figures_and_with_them_after_the_vote(services, view):
     duel = Duel()
     ask(services, view, duel, ["apple"], ["pear"])

@@ -130,6 +130,23 @@ def test_react_is_put_before_base_and_instruct(services):
     assert [lane[2] for lane in lanes.preset_lanes(services, lanes.REACT)] == ["plain", "react"]
 
 
+def test_a_question_without_a_reply_is_not_sent_along(services, view):
+    chat = Chat()
+    for text in (None, "a", "two", "b", None, "c", "four", "d"):
+        services.engine.enqueue(*([text] if text else []))
+    for prompt in ("first", "second", "third", "fourth"):
+        shown = send(services, view, chat, prompt, count=2, system=SYSTEM)
+    lane, other = services.engine.asked[-2:]
+    assert contents(lane.conversation.messages) == [SYSTEM, "second", "two", "fourth"]
+    assert contents(other.conversation.messages) == [SYSTEM, "first", "a", "second", "b", "third", "c", "fourth"]
+    said = contents(shown[view.lanes[0].chatbot])
+    assert said == ["first", chat_view.NO_REPLY, "second", "two", "third", chat_view.NO_REPLY, "fourth", "four"]
+    side_by_side.edit(view, chat)
+    services.engine.enqueue("4")
+    send(services, view, chat, "4th", count=1, system=SYSTEM)
+    assert contents(services.engine.asked[-1].conversation.messages) == [SYSTEM, "second", "two", "4th"]
+
+
 # --- a chat past a lane's context ---
 
 LEFT_OUT = "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."

@@ -16,7 +16,7 @@ from playground.core.messages import Conversation
 from playground.errors import PlaygroundError
 from playground.services.votes import Battle, Refused, Side, Ticket
 from playground.ui.arena import session
-from playground.ui.arena.chat import MAX_CHARACTERS, TICK, bubbles
+from playground.ui.arena.chat import MAX_CHARACTERS, TICK, answered, bubbles
 from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.lanes import read_lane
 
@@ -85,9 +85,11 @@ class Duel:
 
     @property
     def said(self) -> tuple[list[dict], list[dict]]:
-        """The conversation of each with its newest reply."""
+        """The conversation of each with its newest reply, where it wrote one."""
         pairs = zip(self.sent, self.replies, strict=True)
-        return tuple([*sent, {"role": "assistant", "content": reply.text}] for sent, reply in pairs)
+        return tuple(
+            [*sent, {"role": "assistant", "content": reply.text}] if reply.text else list(sent) for sent, reply in pairs
+        )
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,7 @@ def _go_on(services: Services, view: View, duel: Duel, source: str, prompt: str)
 def _replies(services: Services, duel: Duel, lanes: tuple, sent: tuple) -> tuple[tuple, tuple]:
     """The replies, and what is left out of each prompt."""
     engine = services.engine
-    fitted = [engine.fitted(lane, Conversation(list(turns), [])) for lane, turns in zip(lanes, sent, strict=True)]
+    fitted = [engine.fitted(lane, Conversation(answered(turns), [])) for lane, turns in zip(lanes, sent, strict=True)]
     requests = [(lane, conversation) for lane, (conversation, _) in zip(lanes, fitted, strict=True)]
     return tuple(engine.replies(requests, visitor=duel.visitor)), tuple(left_out for _, left_out in fitted)
 

@@ -17,6 +17,7 @@ from playground.ui.lanes import MAX_LANES, read_lanes, read_systems
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
 TICK = 0.3  # seconds between two updates while lanes stream; on two cores, more of them starve page and model
 EDIT, KEEP = "Edit last question", "Do not edit"
+NO_REPLY = "(no reply; what follows is sent without this question)"
 
 
 @dataclass
@@ -157,7 +158,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
     """
     offered = schemas(list(TOOLS)) if tools else []
     sent = {
-        index: [*([{"role": "system", "content": system}] if system.strip() else []), *history]
+        index: [*([{"role": "system", "content": system}] if system.strip() else []), *answered(history)]
         for index, (_, history, system) in asked.items()
     }
     requests = [(lane, Conversation(sent[index], offered)) for index, (lane, _, _) in asked.items()]
@@ -213,6 +214,12 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
             reply.cancel()
 
 
+def answered(history: list[dict]) -> list[dict]:
+    """Without questions that got no reply: many templates refuse two messages of the user's in a row."""
+    after = [*history[1:], {"role": "assistant"}]
+    return [turn for turn, next in zip(history, after, strict=True) if (turn["role"], next["role"]) != ("user", "user")]
+
+
 def _start(engine, requests: list, indices: list[int], visitor: str) -> list[tuple]:
     """All replies started together, each with what is left out of its prompt; or none, and a PlaygroundError that
     names the lane."""
@@ -235,7 +242,12 @@ def bubbles(history: list[dict], reply=None) -> list[dict]:
     answer = [] if reply is None else [{"role": "assistant", "content": reply.text or "…"}]
     if reply is not None and reply.done and not reply.text:
         answer = []  # the status line says that it is empty
-    return [{**message, "content": html.escape(message["content"], quote=False)} for message in [*history, *answer]]
+    shown = []
+    for turn in [*history, *answer]:
+        if turn["role"] == "user" and shown and shown[-1]["role"] == "user":
+            shown.append({"role": "assistant", "content": NO_REPLY})
+        shown.append({**turn, "content": html.escape(turn["content"], quote=False)})
+    return shown
 
 
 def _exact(reply, left_out=None) -> str:
