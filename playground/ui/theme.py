@@ -74,6 +74,8 @@ button.label-wrap { width: 100%; text-align: left; gap: 8px; }
 button.label-wrap > span:first-child { flex: 1 1 auto; min-width: 0; overflow-wrap: anywhere; }
 button.label-wrap > .icon { flex: none; align-self: center; }
 .placeholder-content { padding: 0 16px !important; text-align: center; }
+/* gradio gives a checkbox no width of its own: on a phone, two stood side by side in a few letters each */
+.form > .block:has(> .checkbox-container) { min-width: min(260px, 100%) !important; }
 .masthead { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 20px; }
 .masthead h1 { font-size: var(--text-xl); font-weight: 700; margin: 0; line-height: 1.25; }
 .masthead p { margin: 0; color: var(--body-text-color-subdued); font-size: var(--text-sm); flex: 1 1 16em; }

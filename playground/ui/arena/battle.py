@@ -144,10 +144,12 @@ def build(services: Services) -> View:
         chats, lines = zip(*(_side(title) for title in ("Left", "Right")), strict=True)
     with gr.Row():
         buttons = tuple(
-            gr.Button(title, interactive=False, min_width=110, elem_id=f"battle-{choice.split()[0]}")
+            gr.Button(title, interactive=False, min_width=110, size="md", elem_id=f"battle-{choice.split()[0]}")
             for choice, title in CHOICES.items()
         )
-        skip_button = gr.Button("Skip and show the names", interactive=False, min_width=230, elem_id="battle-skip")
+        skip_button = gr.Button(
+            "Skip and show the names", interactive=False, min_width=230, size="md", elem_id="battle-skip"
+        )
     reveal = gr.HTML(elem_id="battle-reveal")
     session.build(services, line)
     view = View(prompt, ask_button, stop_button, chats, lines, buttons, skip_button, reveal, line)

@@ -35,6 +35,7 @@ EXAMPLES = (
 CSS = """
 .lane { min-width: min(300px, 100%) !important; gap: 6px !important; }
 .lane .lane-settings button.label-wrap { min-height: 3em; font-weight: 600; align-items: flex-start; }
+.lane .lane-settings button.label-wrap > .icon { align-self: flex-start; }
 .lane .lane-status {
   font-size: var(--text-sm); color: var(--body-text-color-subdued); min-height: 1.5em; padding: 0 4px;
 }
@@ -45,7 +46,11 @@ CSS = """
 .lane .message { font-size: var(--text-md); overflow-wrap: anywhere; }
 .lane .message .md { white-space: pre-wrap; }
 .lane .exact .cm-content, .lane .exact .cm-line { font-size: var(--text-sm); }
+.lane .exact .cm-content { padding-top: 28px; } /* below gradio's buttons, which would hide the first words */
 .ask { align-items: stretch; }
+.ask label.container { height: 100%; display: flex; flex-direction: column; }
+.ask .input-container { flex: 1; }
+.ask textarea { min-height: 100%; }
 .vote-row { align-items: flex-end; }
 @media (max-width: 640px) { .ask > .column { flex-flow: row nowrap !important; } }
 .votes table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
@@ -160,7 +165,7 @@ def build(services: Services) -> View:
     buttons = (send_button, stop_button, edit_button, again_button)
     view = View(prompt, *buttons, views, left, right, vote_buttons, totals)
     compare.build(chat, left, right)
-    token_view.build(services, chat, MAX_LANES)
+    token_view.build(services, chat, count)
     snapshot.build(chat)
     endpoints.build(services, model_choices, [lane.model for lane in views])
     more_models.build(services)

@@ -26,7 +26,7 @@ section {{ border: 1px solid #8888; border-radius: 8px; padding: 0 1em 1em; min-
 h2 {{ font-size: 1em; overflow-wrap: anywhere; }} small {{ opacity: 0.75; overflow-wrap: anywhere; }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: 0.3em 0 1em; }}
 pre.user {{ border-left: 4px solid #0f766e; padding-left: 0.6em; }}
-.left-out {{ border-bottom: 2px dashed #b8860b; margin-bottom: 1em; }} .left-out > * {{ opacity: 0.7; }}
+.left-out {{ border-bottom: 2px dashed #b8860b; margin-bottom: 1em; }} .left-out > :not(p) {{ opacity: 0.7; }}
 </style></head><body><h1>{title}</h1><p>Made on {when}. Replies of language models may be wrong.</p>
 <main>{lanes}</main></body></html>
 """
