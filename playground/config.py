@@ -292,7 +292,8 @@ def _convert(name: str, value, kind: type):
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise PlaygroundError(f"{name} must be a number, got {value!r}") from None
+        given = "nothing" if value is None else repr(value)
+        raise PlaygroundError(f"{name} must be a number, got {given}") from None
     if not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise PlaygroundError(f"{name} must be a {'whole' if kind is int else 'finite'} number, got {value!r}")
     return kind(number)

@@ -1,4 +1,4 @@
-"""The one exception that is shown to the user as it is."""
+"""The one exception that is shown to the user as it is, and the one kind of it that programs tell apart."""
 
 
 class PlaygroundError(Exception):
@@ -7,3 +7,7 @@ class PlaygroundError(Exception):
     Raised where the value is used. The UI shows it as an error, the CLI prints it and exits with 1;
     any other exception is a fault of ours and stays loud in the log.
     """
+
+
+class TooLong(PlaygroundError):
+    """A prompt past what its model reads; a server says that with a code of its own."""

@@ -137,22 +137,24 @@ def render(
     add_generation_prompt: bool = False,
     sanitize: bool = False,
     spans: bool = True,
+    masks: bool = True,
 ) -> Rendered:
     """Text, spans and, with a tokenizer, ids and loss mask of `conversation` under `template`.
 
     The conversation's variables win over the tokenizer's; a variable `add_generation_prompt` wins over the argument.
     `sanitize` encodes control tokens inside messages as plain text. `spans=False` skips the search for message
-    contents (the spans then say only what is trained): the quick form for data sets.
+    contents (the spans then say only what is trained): the quick form for data sets. `masks=False` skips the search
+    for what is trained, too: the form that only counts a prompt's tokens.
     Raises PlaygroundError with the template's line where the template fails or outgrows its bounds.
     """
     call = _call(conversation, tokenizer, add_generation_prompt)
     control = _control_tokens(template, tokenizer) if sanitize and tokenizer is not None else None
     calls = [_mark_control(call, control) if control and _holds(call, control) else call]
-    calls += _mask_calls(template, call)
+    calls += _mask_calls(template, call) if masks else []
     probes, located = spanning.sentinel_calls(call) if spans else [], None
     results = _run(template, calls + [probe for probe, _ in probes])
     text, cuts = _strip_control(_text(template, results[0]))
-    rule, ranges = _mask_rule(template, text, cuts, results[: len(calls)])
+    rule, ranges = _mask_rule(template, text, cuts, results[: len(calls)]) if masks else ("none", [])
     if spans:
         located = spanning.locate(text, results[len(calls) :], [units for _, units in probes])
         if located is None:

@@ -47,7 +47,7 @@ _HTML = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?/?>")
 class Turn(Protocol):
     """One reply of a model: `prompt` is the exact text it was given; iterating yields pieces of text.
 
-    It may have `ids`, of the tokens so far.
+    It may have `ids`, of the tokens so far, and `left_out`, what of the talk the prompt is without.
     """
 
     prompt: str
@@ -74,7 +74,7 @@ class NotRun(Fault):
 class Event:
     """What happened, in order of a turn:
 
-    prompt   text: the exact prompt
+    prompt   text: the exact prompt; reason: what of the talk was left out of it, or ""
     raw      text, ids: the reply so far, markers and all, and its tokens
     parsed   parsed: the whole reply as content, reasoning and calls; text, ids
     call     call (a Call, or a Fault that could not be read as one)
@@ -214,7 +214,7 @@ class Loop:
     def reply(self, generate: Callable[[Conversation], Turn], turn: int):
         given = self.conversation
         reply = generate(Conversation([*given.messages, *self.added], given.tools, given.variables))
-        yield Event("prompt", turn, text=reply.prompt)
+        yield Event("prompt", turn, text=reply.prompt, reason=getattr(reply, "left_out", ""))
         text, stopped = "", False
         for piece in reply:
             if piece:

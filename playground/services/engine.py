@@ -17,19 +17,22 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import psutil
 
 from playground.config import Paths, check
+from playground.core import exchanges
 from playground.core.constrained import Guide, Vocabulary
+from playground.core.exchanges import LeftOut
 from playground.core.messages import Conversation, check_messages
 from playground.core.models import AdapterInfo, check_adapter, read_adapter, read_whole, weights_size
 from playground.core.templates import Rendered, Template, render, stop_strings
 from playground.core.tokenizer import Tokenizer
 from playground.core.tool_formats import for_template
 from playground.core.training.layers import context_length
-from playground.errors import PlaygroundError
+from playground.errors import PlaygroundError, TooLong
 from playground.services.decoder import Decoder, weights_time, whole_name
 from playground.services.remote import FORMAT, RemoteReply, Remotes
 from playground.services.replies import WORDS_FOR_REASON, Chunk, Lane, Reply
@@ -185,30 +188,72 @@ class Engine:
         check_messages(conversation.messages)
         if (endpoint := self.remotes.find(lane.model)) is not None:
             return RemoteReply(lane, endpoint, conversation).prompt
-        length = sum(len(str(message.get("content") or "")) for message in conversation.messages)
+        length = _characters(conversation)
         if length > MAX_PROMPT_CHARACTERS:
-            raise PlaygroundError(
-                f"the conversation has {length:,} characters; at most {MAX_PROMPT_CHARACTERS:,} can be sent"
-            )
-        folder, before = self.folder(lane.model), 0
-        if lane.adapter:
-            check_adapter(info := self.adapter(lane.adapter), lane.model, folder)
-            before = info.soft[0]
-        tokenizer = self.tokenizer(lane.model, lane.adapter)
+            raise TooLong(f"the conversation has {length:,} characters; at most {MAX_PROMPT_CHARACTERS:,} can be sent")
+        context, before = self._context(lane)
         rendered = render(
-            self.template(lane), conversation, tokenizer, add_generation_prompt=True, sanitize=lane.sanitize
+            self.template(lane),
+            conversation,
+            self.tokenizer(lane.model, lane.adapter),
+            add_generation_prompt=True,
+            sanitize=lane.sanitize,
         )
-        context = context_length(folder) or CONTEXT
         if not rendered.ids:
             raise PlaygroundError(f"the prompt of {lane.name} is empty; write something first")
         if before + len(rendered.ids) + lane.sampling.max_new_tokens > context:
             soft = f" after a soft prompt of {before:,}" if before else ""
-            raise PlaygroundError(
+            alone = len(exchanges.starts(conversation.messages)) == 1
+            shorten = "the message" if alone else "the conversation, clear it"
+            raise TooLong(
                 f"the prompt has {len(rendered.ids):,} tokens{soft} and the reply may take "
-                f"{lane.sampling.max_new_tokens:,}; {lane.name} reads {context:,} at most: shorten the "
-                "conversation, clear it, or ask for a shorter reply"
+                f"{lane.sampling.max_new_tokens:,}; {lane.name} reads {context:,} at most: shorten {shorten}, "
+                "or ask for a shorter reply"
             )
         return rendered
+
+    def _context(self, lane: Lane) -> tuple[int, int]:
+        """How many tokens `lane` reads, and how many of them its soft prompt takes."""
+        folder, before = self.folder(lane.model), 0
+        if lane.adapter:
+            check_adapter(info := self.adapter(lane.adapter), lane.model, folder)
+            before = info.soft[0]
+        return context_length(folder) or CONTEXT, before
+
+    def fitted(
+        self, lane: Lane, conversation: Conversation, starts: Sequence[int] | None = None
+    ) -> tuple[Conversation, LeftOut | None]:
+        """A chat as `lane` can be sent it: without as few of its oldest exchanges as makes room; and what is left out.
+
+        `starts`: where the exchanges begin, where not every user's message begins one. A newest exchange that does not
+        fit alone is refused as soon as it is asked (see `prompt`), and a lane elsewhere is left to its server.
+        """
+        check(lane.sampling)
+        check_messages(conversation.messages)
+        if self.remotes.find(lane.model) is not None:
+            return conversation, None
+        places = exchanges.starts(conversation.messages) if starts is None else list(starts)
+        (context, before), reply = self._context(lane), lane.sampling.max_new_tokens
+        template, tokenizer = self.template(lane), self.tokenizer(lane.model, lane.adapter)
+        short = partial(exchanges.without, conversation, places)
+
+        @cache
+        def tokens(count: int) -> int:
+            options = {"add_generation_prompt": True, "sanitize": lane.sanitize, "spans": False, "masks": False}
+            return len(render(template, short(count), tokenizer, **options).ids)
+
+        def sendable(count: int) -> bool:
+            return _characters(short(count)) <= MAX_PROMPT_CHARACTERS
+
+        most = len(places) - 1
+        sent = exchanges.fewest(most, sendable)  # a prompt of any length is not made only to count its tokens
+        count = exchanges.fewest(most, lambda n: n >= sent and before + tokens(n) + reply <= context)
+        if not count:
+            return conversation, None
+        if count == sent:
+            return short(count), LeftOut(count, None, f"{MAX_PROMPT_CHARACTERS:,} characters")
+        spared = None if sent else tokens(0) - tokens(count)
+        return short(count), LeftOut(count, spared, f"{context:,} tokens", reply)
 
     def tool_format(self, lane: Lane):
         """How `lane` writes tool calls (a module of `core.tool_formats`), or None where its template has none."""
@@ -355,6 +400,10 @@ class Engine:
                 f"{model} does not fit beside the models that are answering now ({held / 2**30:.1f} of "
                 f"{self.budget / 2**30:.1f} GiB); try again when they are done"
             )
+
+
+def _characters(conversation: Conversation) -> int:
+    return sum(len(str(message.get("content") or "")) for message in conversation.messages)
 
 
 def with_seed(lane: Lane, seed: int) -> Lane:

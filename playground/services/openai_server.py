@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from playground.core import openai_api
 from playground.core.openai_api import Chunks
 from playground.core.tool_formats import Parsed, Reading
-from playground.errors import PlaygroundError
+from playground.errors import PlaygroundError, TooLong
 from playground.services.engine import Engine, Lane, Reply
 
 MAX_BODY = 4 * 2**20  # bytes
@@ -64,6 +64,8 @@ def router(engine: Engine, default: str, key: str | None = None) -> APIRouter:
             return _error(str(error), 404, code="model_not_found")
         try:
             answer = await asyncio.to_thread(Answer, engine, replace(lane, sampling=asked.sampling), asked)
+        except TooLong as error:  # the client decides what to leave out
+            return _error(str(error), 400, code="context_length_exceeded")
         except PlaygroundError as error:
             return _error(str(error), 400)
         if asked.stream:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 class EngineTurn:
     """A reply of the engine as the tool loop takes it."""
 
-    def __init__(self, reply):
-        self.reply = reply
+    def __init__(self, reply, left_out: str = ""):
+        self.reply, self.left_out = reply, left_out
         self.prompt = reply.prompt.text
 
     @property

@@ -38,9 +38,10 @@ JSON_COLUMNS = ("left_lane", "right_lane", "left_messages", "right_messages", "l
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a battle: the lane's name, its settings (JSON values), the messages it was sent, its reply.
+    """One side of a battle: the lane's name, its settings (JSON values), the messages up to its reply, its reply.
 
-    After several turns the messages hold the earlier replies too. `leaks`: words in its replies that give it away.
+    After several turns the messages hold the earlier replies too; where the first of them did not fit into the lane's
+    context any more, the settings say so as `left_out`. `leaks`: words in its replies that give it away.
     """
 
     name: str
@@ -110,20 +111,26 @@ class Votes(Sessions):
         left: str,
         right: str,
         leaks: tuple[Iterable[str], Iterable[str]] = ((), ()),
+        left_out: tuple[str, str] = ("", ""),
     ) -> None:
-        """Store a further turn: what each side was sent, which holds its turns before, and what it replied.
+        """Store a further turn: each side's talk up to the question, and what it replied.
 
+        `left_out`: what of the talk a side was not sent, in a sentence, where it had outgrown its context.
         Refused once there is a vote, of people or of a judge, and after the reveal.
         """
         sent = {f"{side}_messages": _json(turns) for side, turns in zip(("left", "right"), messages, strict=True)}
-        self._replied(ticket, {**sent, "left_reply": left, "right_reply": right}, leaks)
+        self._replied(ticket, {**sent, "left_reply": left, "right_reply": right}, leaks, left_out)
 
-    def _replied(self, ticket: Ticket, values: dict[str, str], leaks: tuple[Iterable[str], Iterable[str]]) -> None:
+    def _replied(self, ticket: Ticket, values: dict[str, str], leaks: tuple, left_out: tuple = ("", "")) -> None:
         words = {f"{side}_leaks": _json(list(found)) for side, found in zip(("left", "right"), leaks, strict=True)}
         values = {**values, **words, "finished_at": time.time()}
         with self._owned(ticket) as connection:
             columns = ", ".join(f"{column} = ?" for column in values)
             connection.execute(f"UPDATE battles SET {columns} WHERE id = ?", (*values.values(), ticket.id))
+            for side, sentence in zip(("left", "right"), left_out, strict=True):
+                if sentence:
+                    told = f"{side}_lane = json_set({side}_lane, '$.left_out', ?)"
+                    connection.execute(f"UPDATE battles SET {told} WHERE id = ?", (sentence, ticket.id))
 
     def vote(self, ticket: Ticket, choice: str) -> None:
         """Store the vote of people on a battle; on return it is on the disk, and the names may be shown."""

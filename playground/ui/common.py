@@ -75,6 +75,13 @@ def whenever(handler, inputs: list | None, outputs, triggers: list | None = None
     heard.then(handler, inputs, outputs, trigger_mode="always_last", **QUIET)
 
 
+def whole(value: float | None, name: str) -> int:
+    """The number in a field. Raises PlaygroundError where it is no whole one; of an emptied field a page gives None."""
+    if value is None or value != int(value):
+        raise PlaygroundError(f"{name} must be a whole number, got {'nothing' if value is None else value}")
+    return int(value)
+
+
 def components(view) -> list:
     """All components of a view, a dataclass of them, in its order."""
     return [getattr(view, field.name) for field in fields(view)]

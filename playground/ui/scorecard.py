@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.services.engine import Lane
 from playground.services.scorecards import AUTO, FREE, MODES, SAMPLING, Entry, Scorecards, entrants
 from playground.ui import scorecard_view
-from playground.ui.common import QUEUED, QUIET, Services, components, shown
+from playground.ui.common import QUEUED, QUIET, Services, components, shown, whole
 from playground.ui.lanes import MAX_LANES, adapter_choices, lane_title, model_choices, template_choices
 from playground.ui.scorecard_view import PAGE, difference, empty, row_list, status, tables
 
@@ -229,19 +229,18 @@ def source_choices(services: Services) -> list[tuple[str, str]]:
 
 def asked_questions(services: Services, source: str, files: list[str] | None, count: float | None, seed: float | None):
     """(name, questions) of the form. Raises PlaygroundError."""
-    if count is None or seed is None:
-        raise PlaygroundError("how many questions, and the seed, must be whole numbers")
+    count, seed = whole(count, "how many questions"), whole(seed, "the seed")
     if source.startswith(DATA):
         name = source.removeprefix(DATA)
         questions = question_sets.of_data(name, services.datasets.load(name).conversations)
-        return f"{name}, seed {int(seed)}", question_sets.choose(questions, int(count), int(seed))
+        return f"{name}, seed {seed}", question_sets.choose(questions, count, seed)
     if source != OWN:
-        return f"{source}, seed {int(seed)}", question_sets.built_in(source, int(count), int(seed))
+        return f"{source}, seed {seed}", question_sets.built_in(source, count, seed)
     if not files:
         raise PlaygroundError("add a file of questions first")
     paths = [Path(file) for file in files]
-    questions = question_sets.choose(question_sets.read(paths), int(count), int(seed))
-    return f"{paths[0].name}, seed {int(seed)}", questions
+    questions = question_sets.choose(question_sets.read(paths), count, seed)
+    return f"{paths[0].name}, seed {seed}", questions
 
 
 def asked_lanes(services: Services, wanted: int, values: Sequence[str]) -> list[Lane]:

@@ -70,9 +70,12 @@ html { font-size: calc(16px * var(--font-scale, 1)); }
 #header { align-items: center; gap: 4px 20px; }
 #header > :first-child { flex: 1 1 500px !important; width: auto !important; }
 #model-state { flex: 0 0 auto !important; width: auto !important; }
-button.label-wrap { width: 100%; text-align: left; }
+button.label-wrap { width: 100%; text-align: left; gap: 8px; }
 button.label-wrap > span:first-child { flex: 1 1 auto; min-width: 0; overflow-wrap: anywhere; }
-button.label-wrap > .icon { flex: none; }
+button.label-wrap > .icon { flex: none; align-self: center; }
+.placeholder-content { padding: 0 16px !important; text-align: center; }
+/* gradio gives a checkbox no width of its own: on a phone, two stood side by side in a few letters each */
+.form > .block:has(> .checkbox-container) { min-width: min(260px, 100%) !important; }
 .masthead { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 20px; }
 .masthead h1 { font-size: var(--text-xl); font-weight: 700; margin: 0; line-height: 1.25; }
 .masthead p { margin: 0; color: var(--body-text-color-subdued); font-size: var(--text-sm); flex: 1 1 16em; }
@@ -80,6 +83,7 @@ button.label-wrap > .icon { flex: none; }
 .masthead .controls span { font-size: var(--text-sm); color: var(--body-text-color-subdued); margin-right: 2px; }
 .masthead .controls button {
   font-size: var(--text-sm); padding: 3px 8px; border-radius: var(--radius-md); cursor: pointer; line-height: 1.4;
+  margin: 0;
   border: 1px solid var(--input-border-color); background: var(--block-background-fill); color: var(--body-text-color);
 }
 .masthead .controls button[aria-pressed="true"] {

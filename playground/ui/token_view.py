@@ -5,7 +5,7 @@ import math
 
 import gradio as gr
 
-from playground.ui.common import QUIET, Services
+from playground.ui.common import QUIET, Services, whenever
 
 CSS = """
 .token-view {
@@ -29,13 +29,11 @@ ABOUT = (
 ELSEWHERE = '<div class="token-view"><p>A lane elsewhere does not say how likely its tokens were.</p></div>'
 
 
-def build(services: Services, chat: gr.State, lanes: int) -> None:
-    """The view of one lane's last reply; `chat.replies` are those of the lanes."""
+def build(services: Services, chat: gr.State, count: gr.Radio) -> None:
+    """The view of one lane's last reply; `chat.replies` are those of the lanes, of which the page shows `count`."""
     with gr.Accordion("Token by token: how sure was the model?", open=False, elem_id="token-view") as panel:
         with gr.Row():
-            lane = gr.Radio(
-                [(f"lane {index + 1}", index) for index in range(lanes)], value=0, label="Lane", min_width=200
-            )
+            lane = gr.Radio(_lanes(count.value), value=0, label="Lane", min_width=200)
             button = gr.Button("Show the last reply", size="sm", min_width=140)
         view = gr.HTML(EMPTY)
 
@@ -48,6 +46,16 @@ def build(services: Services, chat: gr.State, lanes: int) -> None:
         return tokens_html(services.engine.tokenizer(reply.lane.model, reply.lane.adapter), list(reply.choices))
 
     gr.on([panel.expand, button.click, lane.input], show, [chat, lane], view, **QUIET)
+    whenever(shown_lanes, [count, lane], lane, [count.change])
+
+
+def _lanes(count: int) -> list[tuple[str, int]]:
+    return [(f"lane {index + 1}", index) for index in range(count)]
+
+
+def shown_lanes(count: int, chosen: int | None):
+    """The lanes to choose from; one that is no longer shown gives way to the first."""
+    return gr.update(choices=_lanes(count), value=chosen if chosen is not None and chosen < count else 0)
 
 
 def tokens_html(tokenizer, choices: list) -> str:

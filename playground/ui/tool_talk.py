@@ -34,6 +34,7 @@ class Running:
     note: str
     conversation: Conversation  # up to the question
     tools: list[Tool]
+    starts: tuple[int, ...] = (0,)  # where in the conversation each question stands
     shown: Steps = field(default_factory=lambda: Steps(SAMPLING.max_new_tokens))
     steps: list[toolloop.Event] = field(default_factory=list)
     events: object = None
@@ -43,8 +44,8 @@ class Running:
     done: bool = False
 
     @property
-    def prompts(self) -> list[str]:
-        return [step.text for step in self.steps if step.kind == "prompt"]
+    def prompts(self) -> list[toolloop.Event]:
+        return [step for step in self.steps if step.kind == "prompt"]
 
     def advance(self) -> toolloop.Event | None:
         """The next event, or None at the end; a waiting call is answered with `answer`."""
@@ -74,7 +75,8 @@ class Running:
 class LaneTalk:
     """One lane's conversation with a visitor."""
 
-    messages: list[dict] = field(default_factory=list)  # what the model is sent next time
+    messages: list[dict] = field(default_factory=list)  # what the model is sent next time, as far as it fits
+    starts: tuple[int, ...] = ()  # where in them each question stands; a result may come as a user's message, too
     bubbles: list[dict] = field(default_factory=list)  # of the page, up to the last question
     running: Running | None = None  # the last question, also when it is done
     speeds: dict[str, tuple[float, float]] = field(default_factory=dict)  # mode → tokens/s, seconds per mask
@@ -136,7 +138,8 @@ def begin(
         if lane.constraint and len(conversation.messages) > start:
             # Who had to call may answer once there is a result.
             lane = replace(lane, constraint=replace(lane.constraint, mode="valid"))
-        turn = EngineTurn(services.engine.reply(lane, conversation, stop=running.format.STOPS))
+        short, left_out = services.engine.fitted(lane, conversation, running.starts)
+        turn = EngineTurn(services.engine.reply(lane, short, stop=running.format.STOPS), str(left_out or ""))
         running.reply = turn.reply
         return turn
 

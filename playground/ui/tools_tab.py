@@ -51,6 +51,7 @@ CSS = (
 .tools-permission p { margin: 0; overflow-wrap: anywhere; }
 .tools-step textarea { font-family: var(--font-mono); font-size: var(--text-sm); }
 .tools-code .cm-content, .tools-code .cm-line { font-size: var(--text-sm); overflow-wrap: anywhere; }
+.tools-code .cm-content { padding-top: 28px; }
 .tools-about { margin: 0; font-size: var(--text-sm); overflow-wrap: anywhere; }
 .tools-about dd { margin: 0 0 8px; }
 """

@@ -165,3 +165,42 @@ def test_lanes_and_presets_change_with_their_titles(chat):
     chat.page.get_by_role("option", name="same model, wrong template").click()
     lane(chat, 3).get_by_text("template llama-2").first.wait_for()
     assert lanes_shown(chat) == 3
+
+
+@pytest.fixture
+def small_model(tmp_path):
+    """A folder with a model that reads 200 bytes."""
+    from tests.services.test_engine import tiny_model, write_tokenizer
+
+    tiny_model().save_pretrained(tmp_path / "small")
+    write_tokenizer(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def test_a_lane_says_which_turns_did_not_fit_into_its_context(chat, small_model):
+    set_sampling(chat, max_new_tokens=8)
+    lane(chat, 1).locator(".lane-settings button").first.click()
+    box = lane(chat, 1).get_by_label("Model")
+    box.fill(str(small_model))
+    box.press("Enter")
+    for number, name in enumerate(("Ada", "Grace", "Alan"), 1):
+        ask(chat, f"My name is {name}, and I have a question about the sea.")
+        lane(chat, 1).locator(".user.message").nth(number - 1).wait_for()
+        for one in (1, 2):
+            done(chat, one)
+        chat.page.locator("#arena-send").wait_for()
+    said = re.compile(
+        r"The first turn \(\d+ tokens\) did not fit into 200 tokens, of which the reply may take 8, and was"
+    )
+    lane(chat, 1).locator(".left-out", has_text=said).wait_for()
+    assert lane(chat, 2).locator(".left-out").count() == 0
+    assert "My name is Ada" in lane(chat, 1).locator(".user.message").first.inner_text()
+    lane(chat, 1).get_by_role("button", name="Exact prompt").click()
+    exact = lane(chat, 1).locator(".exact .cm-content", has_text=said)
+    exact.wait_for()
+    assert "Grace" in exact.inner_text()
+    assert "Ada" not in exact.inner_text()
+    ask(chat, "long " * 50)
+    toast = chat.page.get_by_test_id("toast-body")
+    toast.wait_for()
+    assert re.search(r"lane 1: the prompt has \d+ tokens .* reads 200 at most", toast.inner_text())

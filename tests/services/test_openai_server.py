@@ -125,6 +125,14 @@ def test_what_cannot_work_is_a_sentence(client, changes, sentence):
     assert sentence in refused.value.body["message"]
 
 
+def test_a_chat_past_the_context_is_refused_and_not_cut(client):
+    turns = [{"role": role, "content": "long " * 10} for _ in range(4) for role in ("user", "assistant")]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model=NAME, messages=[*turns, *HELLO], **GREEDY)
+    assert refused.value.code == "context_length_exceeded"
+    assert "reads 200 at most" in refused.value.body["message"]
+
+
 def test_an_unknown_model_is_not_a_path(client, engine):
     for name in ("gpt-4", str(engine.paths.home / NAME), "../x", f"{NAME}+nobody"):
         with pytest.raises((openai.NotFoundError, openai.BadRequestError), match="there is no"):

@@ -7,6 +7,8 @@ import gradio as gr
 import pytest
 
 from playground.config import Paths
+from playground.core import exchanges
+from playground.core.exchanges import LeftOut
 from playground.core.templates import Rendered
 from playground.errors import PlaygroundError
 from playground.services.datasets import Datasets
@@ -60,6 +62,7 @@ class FakeEngine:
     states: dict = field(default_factory=dict)
     way: list = field(default_factory=list)  # runs that the models have made way for
     refusals: dict = field(default_factory=dict)  # template → why it cannot be rendered
+    room: dict = field(default_factory=dict)  # template → how many exchanges fit; all where it does not say
     remotes: Remotes = field(default_factory=Remotes)
 
     def enqueue(self, *pieces, error=None):
@@ -86,6 +89,13 @@ class FakeEngine:
     def prompt(self, lane, conversation):
         if lane.template in self.refusals:
             raise PlaygroundError(self.refusals[lane.template])
+
+    def fitted(self, lane, conversation, starts=None):
+        self.prompt(lane, conversation)
+        places = exchanges.starts(conversation.messages) if starts is None else starts
+        count = max(0, len(places) - self.room.get(lane.template, len(places)))
+        left_out = LeftOut(count, 40 * count, "200 tokens", 16) if count else None
+        return exchanges.without(conversation, places, count), left_out
 
     def replies(self, asked, stop=(), visitor=""):
         for lane, conversation in asked:

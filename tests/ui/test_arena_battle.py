@@ -217,6 +217,39 @@ def test_both_lanes_go_on_before_the_vote_which_is_on_the_conversation(services,
     assert said(shown[view.chats[0]]) == ["Name a fruit.", "x"]
 
 
+def test_a_lane_that_wrote_nothing_goes_on_with_the_other(services, view):
+    duel = Duel()
+    ask(services, view, duel, [], ["pear"])
+    ask(services, view, duel, ["red"], ["green"], prompt="And a colour?")
+    sent = [[m["content"] for m in reply.conversation.messages] for reply in services.engine.asked[-2:]]
+    assert sent == [["And a colour?"], ["Name a fruit.", "pear", "And a colour?"]]
+    battle.vote(services, view, "left", duel)
+    (row,) = services.votes.export()
+    assert (row["left_reply"], [m["content"] for m in row["left_messages"]]) == (
+        "red",
+        ["Name a fruit.", "And a colour?"],
+    )
+
+
+def test_what_did_not_fit_is_said_without_figures_and_with_them_after_the_vote(services, view):
+    duel = Duel()
+    ask(services, view, duel, ["apple"], ["pear"])
+    services.engine.room = {duel.sides[1].template: 1}
+    shown = ask(services, view, duel, ["red"], ["green"], prompt="And a colour?")
+    assert [m["content"] for m in services.engine.asked[-1].conversation.messages] == ["And a colour?"]
+    assert "The first turn did not fit and was left out." in shown[view.lines[1]]
+    assert "left out" not in shown[view.lines[0]]
+    assert not any("200 tokens" in str(value) for value in shown.values())
+    shown = battle.vote(services, view, "left", duel)
+    sentence = (
+        "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+    )
+    assert shown[view.reveal].count(sentence) == 1
+    (row,) = services.votes.export()
+    assert (row["left_lane"].get("left_out"), row["right_lane"]["left_out"]) == (None, sentence)
+    assert len(row["right_messages"]) == 3
+
+
 def test_a_name_given_away_in_an_earlier_turn_is_flagged(services, view):
     duel = Duel()
     ask(services, view, duel, ["I am SmolLM2"], ["pear"])

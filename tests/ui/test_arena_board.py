@@ -183,8 +183,8 @@ def test_a_judge_is_started_watched_and_reported(services):
     ("lane", "limit", "sentence"),
     [
         (None, 10, "choose the lane that judges"),
-        (lanes.lane_key(MODEL), 0, "whole number of 1 or more, got 0"),
-        (lanes.lane_key(MODEL), None, "whole number of 1 or more, got None"),
+        (lanes.lane_key(MODEL), 0, "a judge takes 1 to 2,000 battles at a time, got 0"),
+        (lanes.lane_key(MODEL), None, "how many battles at most must be a whole number, got nothing"),
         (lanes.lane_key(MODEL), 10, "no battle here that SmolLM2 135M Instruct has not judged"),
     ],
 )

@@ -130,6 +130,80 @@ def test_react_is_put_before_base_and_instruct(services):
     assert [lane[2] for lane in lanes.preset_lanes(services, lanes.REACT)] == ["plain", "react"]
 
 
+def test_a_question_without_a_reply_is_not_sent_along(services, view):
+    chat = Chat()
+    for text in (None, "a", "two", "b", None, "c", "four", "d"):
+        services.engine.enqueue(*([text] if text else []))
+    for prompt in ("first", "second", "third", "fourth"):
+        shown = send(services, view, chat, prompt, count=2, system=SYSTEM)
+    lane, other = services.engine.asked[-2:]
+    assert contents(lane.conversation.messages) == [SYSTEM, "second", "two", "fourth"]
+    assert contents(other.conversation.messages) == [SYSTEM, "first", "a", "second", "b", "third", "c", "fourth"]
+    said = contents(shown[view.lanes[0].chatbot])
+    assert said == ["first", chat_view.NO_REPLY, "second", "two", "third", chat_view.NO_REPLY, "fourth", "four"]
+    side_by_side.edit(view, chat)
+    services.engine.enqueue("4")
+    send(services, view, chat, "4th", count=1, system=SYSTEM)
+    assert contents(services.engine.asked[-1].conversation.messages) == [SYSTEM, "second", "two", "4th"]
+
+
+# --- a chat past a lane's context ---
+
+LEFT_OUT = "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+
+
+@pytest.fixture
+def outgrown(services, view):
+    """A chat of three turns, of which the first lane (template plain) is sent the last two; and what the page shows."""
+    chat = Chat()
+    for text in ("one", "uno", "two", "due", "three", "tre"):
+        services.engine.enqueue(text)
+    services.engine.room = {"plain": 2}
+    for prompt in ("first", "second", "third"):
+        shown = send(services, view, chat, prompt, count=2, system=SYSTEM)
+    return chat, shown
+
+
+def test_each_lane_says_what_did_not_fit_into_its_own_context(services, view, outgrown):
+    _, shown = outgrown
+    sent = [contents(reply.conversation.messages) for reply in services.engine.asked[-2:]]
+    assert sent == [
+        [SYSTEM, "second", "two", "third"],
+        [SYSTEM, "first", "uno", "second", "due", "third"],
+    ]
+    assert LEFT_OUT in shown[view.lanes[0].status]
+    assert "finished" in shown[view.lanes[0].status]
+    assert "left out" not in shown[view.lanes[1].status]
+    assert shown[view.lanes[0].exact].startswith(f"─── {LEFT_OUT} ───\n[system] {SYSTEM}\n[user] second\n")
+    assert shown[view.lanes[1].exact].startswith(f"[system] {SYSTEM}\n[user] first\n")
+    assert contents(shown[view.lanes[0].chatbot]) == ["first", "one", "second", "two", "third", "three"]  # still read
+
+
+def test_the_snapshot_tells_what_a_lane_was_sent_from_what_it_was_not(view, outgrown):
+    chat, _ = outgrown
+    first, second = snapshot.page(chat).split("<section>")[1:]
+    places = [first.index(text) for text in (SYSTEM, ">first<", ">one<", LEFT_OUT, ">second<", ">third<", ">three<")]
+    assert places == sorted(places)
+    assert "left out" not in second
+
+
+def test_a_vote_keeps_what_did_not_fit(services, view, outgrown):
+    chat, _ = outgrown
+    side_by_side.vote(services, view, "left", chat, 0, 1)
+    (row,) = services.votes.export()
+    assert row["left_lane"]["left_out"] == LEFT_OUT
+    assert "left_out" not in row["right_lane"]
+    assert contents(row["left_messages"]) == [SYSTEM, "first", "one", "second", "two", "third"]
+
+
+def test_a_cleared_lane_has_left_nothing_out(services, view, outgrown):
+    chat, _ = outgrown
+    side_by_side.clear(view, chat, 0)
+    services.engine.enqueue("four")
+    shown = send(services, view, chat, "fourth", count=1)
+    assert "left out" not in shown[view.lanes[0].status] + shown[view.lanes[0].exact]
+
+
 # --- snapshot ---
 
 

@@ -81,7 +81,12 @@ def test_rows_of_the_hub_come_with_progress(reader):
 
 @pytest.mark.parametrize(
     "repo, count, sentence",
-    [("not/there", 5, "there is no data set"), (" ", 5, "which data set"), ("owner/name", 0, "rows must be between")],
+    [
+        ("not/there", 5, "there is no data set"),
+        (" ", 5, "which data set"),
+        ("owner/name", 0, "rows must be between"),
+        ("owner/name", None, "must be a whole number, got nothing"),
+    ],
 )
 def test_what_the_hub_refuses(reader, repo, count, sentence):
     with pytest.raises(PlaygroundError, match=sentence):

@@ -270,6 +270,11 @@ def split(store, *given):
     return next(view.split_and_save(reader, choices_of(store), *given))
 
 
+def test_a_split_without_a_seed_is_refused(store):
+    with pytest.raises(PlaygroundError, match="the seed must be a whole number, got nothing"):
+        split(store, f"{DATA}instructions", 80, 10, 10, None, "")
+
+
 def test_a_split_is_saved_and_can_be_picked_and_downloaded(store):
     reader = reader_of(None, store=store)
     steps = view.split_and_save(reader, choices_of(store), f"{DATA}instructions", 80, 10, 10, 7, "")

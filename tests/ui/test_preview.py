@@ -293,8 +293,8 @@ def test_walk_through_the_rows(data):
     assert asked(browse.move(data, browse.NEXT, SOURCE, 0)) == "Question 2"
     assert asked(browse.move(data, browse.PREVIOUS, SOURCE, 0)) == "Question 12"
     assert asked(browse.move(data, browse.NEXT, SOURCE, 11)) == "Question 1"
-    for given, taken in [(5, 5), (None, 1), (0, 1), (-3, 1), (10**6, 12)]:
-        values = browse.go_to(data, SOURCE, given)
+    for given, taken in [(5, 5), (None, 4), (0, 1), (-3, 1), (10**6, 12)]:  # an emptied field stays on its row
+        values = browse.go_to(data, SOURCE, 3, given)
         assert asked(values) == f"Question {taken}"
         assert values[0] == taken - 1
         assert (values[1]["value"], values[1]["label"]) == (taken, "Row of 12")

@@ -244,7 +244,8 @@ def test_a_file_of_ones_own_questions(start, cards, tmp_path):
     "given, message",
     [
         ({"source": "file"}, "add a file of questions first"),
-        ({"count": None}, "must be whole numbers"),
+        ({"count": None}, "how many questions must be a whole number, got nothing"),
+        ({"seed": None}, "the seed must be a whole number, got nothing"),
         ({"count": 0}, "must be between 1 and"),
         ({"lanes": ("",) * 12}, "lane 1 has no model"),
         ({"lanes": (MODEL, "gone", "") * 4}, "no adapter called 'gone'"),

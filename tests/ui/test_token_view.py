@@ -79,3 +79,8 @@ def test_only_this_machines_page_names_servers(services, host, form):
         endpoints.build(replace(services, host=host), choices, [gr.Dropdown()])
     labels = [getattr(block, "label", None) for block in page.blocks.values()]
     assert ("Address" in labels) is form
+
+
+def test_only_lanes_that_the_page_shows_can_be_chosen():
+    assert token_view.shown_lanes(2, 1) == gr.update(choices=[("lane 1", 0), ("lane 2", 1)], value=1)
+    assert token_view.shown_lanes(2, 3)["value"] == token_view.shown_lanes(2, None)["value"] == 0

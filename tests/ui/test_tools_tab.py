@@ -7,8 +7,9 @@ import gradio as gr
 import pytest
 
 from playground.config import Paths
-from playground.core import templates, tool_formats
+from playground.core import exchanges, templates, tool_formats
 from playground.core.constrained import Constraint
+from playground.core.exchanges import LeftOut
 from playground.core.templates import Rendered
 from playground.core.tools import Tool, calculator, weather
 from playground.errors import PlaygroundError
@@ -52,6 +53,7 @@ class Engine:
         self.queue, self.replies, self.infos, self.lanes, self.stops = [], [], [], [], []
         self.remotes = Remotes()
         self.own = "chatml"  # the template of models and adapters that bring one
+        self.room = 100  # how many exchanges fit
 
     def enqueue(self, *texts, reason="stop", error=None):
         self.queue += [(text, reason, error) for text in texts]
@@ -68,6 +70,11 @@ class Engine:
     def template(self, lane):
         name = lane.template if lane.template not in ("", "model") else self.own
         return templates.load(name)
+
+    def fitted(self, lane, conversation, starts):
+        count = max(0, len(starts) - self.room)
+        left_out = LeftOut(count, 40 * count, "200 tokens", 16) if count else None
+        return exchanges.without(conversation, starts, count), left_out
 
     def reply(self, lane, conversation, stop=()):
         if not self.queue:
@@ -232,6 +239,31 @@ def test_a_prompt_that_outgrows_the_context_later_is_shown(services, ask):
     list(ask(talk))
     assert talk.lanes[0].chat[-1]["content"] == "the prompt is too long"
     assert not talk.busy
+
+
+def test_a_talk_past_the_context_loses_its_oldest_questions_whole(services, view, ask):
+    broken = "<tool_call>{oops}</tool_call>"  # its fault comes back as a user's message
+    services.engine.enqueue(broken, "Sorry.", ADD, "1081.", broken, ADD, "1081 again.")
+    talk = Talk()
+    list(ask(talk, "first"))
+    list(ask(talk, "second"))
+    services.engine.room = 2
+    updates = list(ask(talk, "third"))
+    sent = [[(m["role"], m["content"]) for m in one.conversation.messages] for one in services.engine.replies[-3:]]
+    assert [one[0] for one in sent] == [("user", "second")] * 3
+    assert [role for role, _ in sent[0]] == ["user", "assistant", "tool", "assistant", "user"]
+    assert [role for role, _ in sent[1][4:]] == ["user", "assistant", "user"]
+    assert [role for role, _ in sent[2][4:]] == ["user", "assistant", "user", "assistant", "tool"]
+    left_out = (
+        "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+    )
+    assert left_out in updates[-1][view.lanes[0].status]
+    prompts = updates[-1][view.lanes[0].exact]
+    assert all(f"─── turn {turn} · {left_out} ───\n[user] second\n" in prompts for turn in (1, 2, 3))
+    assert talk.lanes[0].messages[0]["content"] == "first"  # a lane of a larger context may be chosen yet
+    services.engine.enqueue("Then 1.")
+    updates = list(asking.again(services, view, 0, talk, updates[-1][view.lanes[0].step]["value"], "1", []))
+    assert services.engine.replies[-1].conversation.messages[0]["content"] == "second"
 
 
 @pytest.mark.parametrize("text", [EVIL, f"<tool_call>{EVIL}</tool_call>"])

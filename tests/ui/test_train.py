@@ -119,7 +119,7 @@ def test_a_large_data_set_is_estimated_from_its_first_rows(services, monkeypatch
     [
         ({"rank": 0}, "rank must be between 1 and 256, got 0"),
         ({"learning_rate": "abc"}, "learning_rate must be a number, got &#x27;abc&#x27;"),
-        ({"rank": None}, "rank must be a number, got None"),
+        ({"rank": None}, "rank must be a number, got nothing"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"data": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"template": "nonsense"}, "nonsense"),
@@ -271,7 +271,9 @@ def test_whether_a_7b_fits_into_24_gib_is_one_look(services):
     assert "24.0 GiB" in text
     assert "<td>weights</td>" in text
     assert "It does not fit" in fit.elsewhere(services, config_from, "llama-7b", 8, *values(max_length=512))
-    assert "between 0.1 and 10,000" in fit.elsewhere(services, config_from, "llama-7b", 0, *values())
+    for memory, given in ((0, "0"), (-3, "-3"), (20_000, "20000"), (None, "nothing")):
+        told = fit.elsewhere(services, config_from, "llama-7b", memory, *values())
+        assert f"above 0 and at most 10,000; got {given}" in told
     assert "rank must be" in fit.elsewhere(services, config_from, "llama-7b", 24, *values(rank=0))
     services.sources.folder = None
     assert "not on this machine yet" in fit.elsewhere(services, config_from, fit.THIS, 24, *values())

@@ -138,9 +138,17 @@ def test_more_steps_are_a_new_run_that_goes_on_from_the_adapter(services):
         process.wait(10)
 
 
-@pytest.mark.parametrize("steps", [None, 0, -1, 2.5])
-def test_more_steps_are_a_whole_number(services, steps):
-    with pytest.raises(PlaygroundError, match="how many more steps"):
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        (None, "more steps must be a whole number, got nothing"),
+        (2.5, "more steps must be a whole number, got 2.5"),
+        (0, "how many more steps, 1 or more; got 0"),
+        (-1, "how many more steps, 1 or more; got -1"),
+    ],
+)
+def test_more_steps_are_a_whole_number(services, steps, sentence):
+    with pytest.raises(PlaygroundError, match=sentence):
         card.extended(run_of(services), steps)
 
 
@@ -261,6 +269,14 @@ def test_no_handler_that_shows_errors_is_without_a_queue(services):
 
 
 # ---- by heart, or learned? -------------------------------------------------------------------------------------------
+
+
+def test_rows_by_heart_need_a_number(services):
+    from playground.ui.train import by_heart
+
+    run_of(services)
+    with pytest.raises(PlaygroundError, match="rows of each kind must be a whole number, got nothing"):
+        by_heart.start(SimpleNamespace(start=None), services, "a", None)
 
 
 def test_rows_by_heart_are_shown_as_they_come_and_after_a_restart():

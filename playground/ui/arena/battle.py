@@ -16,7 +16,7 @@ from playground.core.messages import Conversation
 from playground.errors import PlaygroundError
 from playground.services.votes import Battle, Refused, Side, Ticket
 from playground.ui.arena import session
-from playground.ui.arena.chat import MAX_CHARACTERS, TICK, bubbles
+from playground.ui.arena.chat import MAX_CHARACTERS, TICK, answered, bubbles
 from playground.ui.common import QUEUED, QUIET, Services, shown
 from playground.ui.lanes import read_lane
 
@@ -73,6 +73,7 @@ class Duel:
     sides: tuple = ()  # the lanes, left and right
     sent: tuple[list[dict], list[dict]] = ([], [])  # the conversation of each, up to the newest question
     replies: tuple = ()  # to that question
+    left_out: tuple = (None, None)  # of the conversations, where they did not fit: an exchanges.LeftOut
     leaks: tuple = ((), ())
     tickets: list[Ticket] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # prompts this visitor had before
@@ -84,9 +85,11 @@ class Duel:
 
     @property
     def said(self) -> tuple[list[dict], list[dict]]:
-        """The conversation of each with its newest reply."""
+        """The conversation of each with its newest reply, where it wrote one."""
         pairs = zip(self.sent, self.replies, strict=True)
-        return tuple([*sent, {"role": "assistant", "content": reply.text}] for sent, reply in pairs)
+        return tuple(
+            [*sent, {"role": "assistant", "content": reply.text}] if reply.text else list(sent) for sent, reply in pairs
+        )
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,12 @@ def build(services: Services) -> View:
         chats, lines = zip(*(_side(title) for title in ("Left", "Right")), strict=True)
     with gr.Row():
         buttons = tuple(
-            gr.Button(title, interactive=False, min_width=110, elem_id=f"battle-{choice.split()[0]}")
+            gr.Button(title, interactive=False, min_width=110, size="md", elem_id=f"battle-{choice.split()[0]}")
             for choice, title in CHOICES.items()
         )
-        skip_button = gr.Button("Skip and show the names", interactive=False, min_width=230, elem_id="battle-skip")
+        skip_button = gr.Button(
+            "Skip and show the names", interactive=False, min_width=230, size="md", elem_id="battle-skip"
+        )
     reveal = gr.HTML(elem_id="battle-reveal")
     session.build(services, line)
     view = View(prompt, ask_button, stop_button, chats, lines, buttons, skip_button, reveal, line)
@@ -205,7 +210,7 @@ def ask(services: Services, view: View, duel: Duel, source: str, category: str, 
     lanes, name = _drawn(services, seed)
     asked = [{"role": "user", "content": prompt}]
     duel.visitor = duel.visitor or uuid.uuid4().hex
-    replies = _replies(services, duel, lanes, (asked, asked))
+    replies, left_out = _replies(services, duel, lanes, (asked, asked))
     try:
         sides = [Side(lane.label, _settings(lane), asked) for lane in lanes]
         ticket = services.votes.start(Battle("blind", *sides, name, category))
@@ -213,6 +218,7 @@ def ask(services: Services, view: View, duel: Duel, source: str, category: str, 
         _cancel(replies)
         raise
     duel.sides, duel.sent, duel.replies, duel.leaks = lanes, (asked, asked), replies, ((), ())
+    duel.left_out = left_out
     duel.asked.append(prompt)
     try:
         yield from _stream(services, view, duel)
@@ -227,11 +233,12 @@ def _go_on(services: Services, view: View, duel: Duel, source: str, prompt: str)
         raise PlaygroundError("this battle waits for your vote; vote, skip it, or write a follow-up for both lanes")
     _check_length(prompt)
     ticket = duel.tickets.pop()  # no vote while they answer
-    before = duel.sent, duel.replies
+    before = duel.sent, duel.replies, duel.left_out
     went_on = False
     try:
         sent = tuple([*turns, {"role": "user", "content": prompt}] for turns in duel.said)
-        duel.sent, duel.replies = sent, _replies(services, duel, duel.sides, sent)
+        replies, left_out = _replies(services, duel, duel.sides, sent)
+        duel.sent, duel.replies, duel.left_out = sent, replies, left_out
         try:
             yield from _stream(services, view, duel)
         finally:
@@ -240,7 +247,8 @@ def _go_on(services: Services, view: View, duel: Duel, source: str, prompt: str)
         if failed or all(not reply.text for reply in duel.replies):
             raise PlaygroundError(failed or "neither lane wrote anything")
         leaks = _leaks(duel)
-        services.votes.go_on(ticket, sent, *(reply.text for reply in duel.replies), leaks)
+        told = tuple(str(one or "") for one in duel.left_out)
+        services.votes.go_on(ticket, sent, *(reply.text for reply in duel.replies), leaks, told)
         duel.leaks, went_on = leaks, True
     except PlaygroundError as error:
         why = _nameless(str(error), duel.sides)
@@ -249,7 +257,7 @@ def _go_on(services: Services, view: View, duel: Duel, source: str, prompt: str)
         )
     finally:
         if not went_on:
-            duel.sent, duel.replies = before
+            duel.sent, duel.replies, duel.left_out = before
         duel.tickets.append(ticket)
     update = _votable(view) if went_on else {**_votable(view), view.prompt: gr.update(value=prompt, interactive=True)}
     if not went_on:
@@ -258,9 +266,12 @@ def _go_on(services: Services, view: View, duel: Duel, source: str, prompt: str)
     yield update
 
 
-def _replies(services: Services, duel: Duel, lanes: tuple, sent: tuple) -> tuple:
-    requests = [(lane, Conversation(list(turns), [])) for lane, turns in zip(lanes, sent, strict=True)]
-    return tuple(services.engine.replies(requests, visitor=duel.visitor))
+def _replies(services: Services, duel: Duel, lanes: tuple, sent: tuple) -> tuple[tuple, tuple]:
+    """The replies, and what is left out of each prompt."""
+    engine = services.engine
+    fitted = [engine.fitted(lane, Conversation(answered(turns), [])) for lane, turns in zip(lanes, sent, strict=True)]
+    requests = [(lane, conversation) for lane, (conversation, _) in zip(lanes, fitted, strict=True)]
+    return tuple(engine.replies(requests, visitor=duel.visitor)), tuple(left_out for _, left_out in fitted)
 
 
 def _leaks(duel: Duel) -> tuple:
@@ -338,8 +349,10 @@ def _stream(services: Services, view: View, duel: Duel) -> Iterator[dict]:
     while True:
         done = not duel.busy  # read before the texts, so that the last text is never missed
         loading = any(services.engine.state(lane.model, lane.adapter).startswith("loading") for lane in duel.sides)
-        for chat, line, turns, reply in zip(view.chats, view.lines, duel.sent, duel.replies, strict=True):
-            update |= {chat: bubbles(turns, reply), line: _line(reply, loading)}
+        for chat, line, turns, reply, left_out in zip(
+            view.chats, view.lines, duel.sent, duel.replies, duel.left_out, strict=True
+        ):
+            update |= {chat: bubbles(turns, reply), line: _line(reply, loading, left_out)}
         yield update
         if done:
             return
@@ -347,14 +360,15 @@ def _stream(services: Services, view: View, duel: Duel) -> Iterator[dict]:
         time.sleep(TICK)
 
 
-def _line(reply, loading: bool = False) -> str:
-    """How far a reply is; neither speed nor tokens, which would tell the lanes apart."""
+def _line(reply, loading: bool = False, left_out=None) -> str:
+    """How far a reply is, and that its lane was not sent all; no figures, which would tell the lanes apart."""
     if not reply.done:
         said = "writing …" if reply.text else "a model is being loaded …" if loading else "waiting …"
     else:
         said = "failed" if reply.error else REASONS.get(reply.finish_reason, str(reply.finish_reason))
         said += " · it wrote nothing" if not reply.text else ""
-    return f'<div class="battle-line">{html.escape(said)}</div>'
+    note = f'<div class="battle-line left-out">{html.escape(left_out.briefly)}</div>' if left_out else ""
+    return f'<div class="battle-line">{html.escape(said)}</div>{note}'
 
 
 def _over(services: Services, view: View, duel: Duel, ticket: Ticket, source: str) -> dict:
@@ -429,9 +443,10 @@ def _close(services: Services, view: View, duel: Duel, source: str, choice: str 
 def revealed(duel: Duel, choice: str | None) -> str:
     """Both names, the vote, and what gave a name away, as HTML."""
     rows = []
-    for side, lane, leaks in zip(("Left", "Right"), duel.sides, duel.leaks, strict=True):
+    for side, lane, leaks, left_out in zip(("Left", "Right"), duel.sides, duel.leaks, duel.left_out, strict=True):
         flag = f' <span class="leak">(it gave away: {html.escape(", ".join(leaks))})</span>' if leaks else ""
-        rows.append(f"<p>{side} was <b>{html.escape(lane.label)}</b>{flag}</p>")
+        note = f' <span class="left-out">{html.escape(str(left_out))}</span>' if left_out else ""
+        rows.append(f"<p>{side} was <b>{html.escape(lane.label)}</b>{flag}{note}</p>")
     turns = _turns(duel.sent[0])
     on = f" It is on all {turns} turns." if turns > 1 else ""
     said = f"Your vote: {CHOICES[choice].lower()}.{on}" if choice else "You skipped this one; it has no vote."

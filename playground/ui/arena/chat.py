@@ -17,6 +17,7 @@ from playground.ui.lanes import MAX_LANES, read_lanes, read_systems
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
 TICK = 0.3  # seconds between two updates while lanes stream; on two cores, more of them starve page and model
 EDIT, KEEP = "Edit last question", "Do not edit"
+NO_REPLY = "(no reply; what follows is sent without this question)"
 
 
 @dataclass
@@ -27,7 +28,8 @@ class Chat:
     histories: list[list[dict]] = field(default_factory=lambda: [[] for _ in range(MAX_LANES)])
     replies: list = field(default_factory=lambda: [None] * MAX_LANES)
     lanes: list = field(default_factory=lambda: [None] * MAX_LANES)  # as asked in the last round
-    asked: list = field(default_factory=lambda: [None] * MAX_LANES)  # the messages each of them was sent
+    asked: list = field(default_factory=lambda: [None] * MAX_LANES)  # the messages up to the question of each of them
+    left_out: list = field(default_factory=lambda: [None] * MAX_LANES)  # what of them did not fit, an exchanges.LeftOut
     attempts: list[int] = field(default_factory=lambda: [0] * MAX_LANES)  # how often the last question was asked again
     question: str = ""  # the last one
     editing: bool = False  # the next prompt takes the place of the last question and its answers
@@ -156,18 +158,18 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
     """
     offered = schemas(list(TOOLS)) if tools else []
     sent = {
-        index: [*([{"role": "system", "content": system}] if system.strip() else []), *history]
+        index: [*([{"role": "system", "content": system}] if system.strip() else []), *answered(history)]
         for index, (_, history, system) in asked.items()
     }
     requests = [(lane, Conversation(sent[index], offered)) for index, (lane, _, _) in asked.items()]
     chat.visitor = chat.visitor or uuid.uuid4().hex
-    replies = _start(services.engine, requests, list(asked), chat.visitor)
-    for (index, (lane, history, _)), reply in zip(asked.items(), replies, strict=True):
+    started = _start(services.engine, requests, list(asked), chat.visitor)
+    for (index, (lane, history, _)), (reply, left_out) in zip(asked.items(), started, strict=True):
         chat.histories[index], chat.lanes[index], chat.replies[index] = history, lane, reply
-        chat.asked[index] = sent[index]
+        chat.asked[index], chat.left_out[index] = sent[index], left_out
         chat.attempts[index] = chat.attempts[index] + 1 if new is None else 0
     chat.battle = ""
-    running = dict(zip(asked, replies, strict=True))
+    running = {index: reply for index, (reply, _) in zip(asked, started, strict=True)}
     try:
         update = {view.send: gr.update(visible=False), view.stop: gr.update(visible=True)}
         update |= {button: gr.update(interactive=False) for button in view.vote_buttons}
@@ -176,7 +178,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
             chat.question, chat.editing = new, False
             update |= {view.prompt: "", view.edit: gr.update(value=EDIT, visible=True)}
         for index, reply in running.items():
-            update[view.lanes[index].exact] = _exact(reply)
+            update[view.lanes[index].exact] = _exact(reply, chat.left_out[index])
             update[view.lanes[index].stop] = gr.update(interactive=True)
             update[view.lanes[index].again] = gr.update(interactive=False)
         while running:
@@ -186,14 +188,14 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
                     continue
                 done = reply.done  # read before the text, so that the last text is never missed
                 update[view.lanes[index].chatbot] = bubbles(chat.histories[index], reply)
-                update[view.lanes[index].status] = status(
-                    reply, services.engine.state(reply.lane.model, reply.lane.adapter), services.engine.ahead(reply)
-                )
+                state = services.engine.state(reply.lane.model, reply.lane.adapter)
+                ahead, left_out = services.engine.ahead(reply), chat.left_out[index]
+                update[view.lanes[index].status] = status(reply, state, ahead, left_out)
                 if done:
                     del running[index]
                     if reply.text:
                         chat.histories[index] = [*chat.histories[index], {"role": "assistant", "content": reply.text}]
-                    update[view.lanes[index].exact] = _exact(reply)
+                    update[view.lanes[index].exact] = _exact(reply, chat.left_out[index])
                     update[view.lanes[index].stop] = gr.update(interactive=False)
                     update[view.lanes[index].again] = gr.update(interactive=True)
             if not running:
@@ -212,14 +214,24 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
             reply.cancel()
 
 
-def _start(engine, requests: list, indices: list[int], visitor: str) -> list:
-    """All replies started together, or none: then a PlaygroundError that names the lane."""
+def answered(history: list[dict]) -> list[dict]:
+    """Without questions that got no reply: many templates refuse two messages of the user's in a row."""
+    after = [*history[1:], {"role": "assistant"}]
+    return [turn for turn, next in zip(history, after, strict=True) if (turn["role"], next["role"]) != ("user", "user")]
+
+
+def _start(engine, requests: list, indices: list[int], visitor: str) -> list[tuple]:
+    """All replies started together, each with what is left out of its prompt; or none, and a PlaygroundError that
+    names the lane."""
     try:
-        return engine.replies(requests, visitor=visitor)
+        fitted = [engine.fitted(*request) for request in requests]
+        short = [(lane, conversation) for (lane, _), (conversation, _) in zip(requests, fitted, strict=True)]
+        replies = engine.replies(short, visitor=visitor)
+        return [(reply, left_out) for reply, (_, left_out) in zip(replies, fitted, strict=True)]
     except PlaygroundError as error:
-        for index, request in zip(indices, requests, strict=True):
+        for index, (lane, conversation) in zip(indices, requests, strict=True):
             try:
-                engine.prompt(*request)
+                engine.prompt(lane, engine.fitted(lane, conversation)[0])
             except PlaygroundError as cause:
                 raise PlaygroundError(f"lane {index + 1}: {cause}") from error
         raise
@@ -230,20 +242,27 @@ def bubbles(history: list[dict], reply=None) -> list[dict]:
     answer = [] if reply is None else [{"role": "assistant", "content": reply.text or "…"}]
     if reply is not None and reply.done and not reply.text:
         answer = []  # the status line says that it is empty
-    return [{**message, "content": html.escape(message["content"], quote=False)} for message in [*history, *answer]]
+    shown = []
+    for turn in [*history, *answer]:
+        if turn["role"] == "user" and shown and shown[-1]["role"] == "user":
+            shown.append({"role": "assistant", "content": NO_REPLY})
+        shown.append({**turn, "content": html.escape(turn["content"], quote=False)})
+    return shown
 
 
-def _exact(reply) -> str:
-    return reply.prompt.text if reply.prompt is not None else ""
+def _exact(reply, left_out=None) -> str:
+    heading = f"─── {left_out} ───\n" if left_out else ""
+    return heading + reply.prompt.text if reply.prompt is not None else ""
 
 
 REASONS = {"stop": "finished", "length": "cut at the longest reply", "cancelled": "stopped", "error": "failed"}
 
 
-def status(reply, engine_state: str = "ready", ahead: int = 0) -> str:
-    """One line of HTML under a lane: how fast it answers, or why it does not."""
+def status(reply, engine_state: str = "ready", ahead: int = 0, left_out=None) -> str:
+    """HTML under a lane: how fast it answers, or why it does not; and what of the chat it was not sent."""
+    note = f'<div class="lane-status left-out">{html.escape(str(left_out))}</div>' if left_out else ""
     if reply.error:
-        return f'<div class="lane-status failed">{html.escape(str(reply.error))}</div>'
+        return f'<div class="lane-status failed">{html.escape(str(reply.error))}</div>{note}'
     waiting = f"waiting, {ahead} before it …" if ahead else "waiting …"
     waiting = "loading the model …" if engine_state.startswith("loading") else waiting
     parts = [f"{reply.tokens_per_second:.1f} tokens/s"] if reply.tokens_per_second else []
@@ -251,7 +270,7 @@ def status(reply, engine_state: str = "ready", ahead: int = 0) -> str:
     parts += [f"{reply.count} token{'s' if reply.count > 1 else ''}"] if reply.count else []
     parts += [REASONS.get(reply.finish_reason, str(reply.finish_reason))] if reply.done else []
     parts += ["it wrote nothing"] if reply.done and not reply.text else []
-    return f'<div class="lane-status">{html.escape(" · ".join(parts) or waiting)}</div>'
+    return f'<div class="lane-status">{html.escape(" · ".join(parts) or waiting)}</div>{note}'
 
 
 def stop(chat: Chat, index: int | None = None) -> None:
@@ -267,7 +286,7 @@ def clear(view: View, chat: Chat, index: int | None = None) -> dict:
     chat.battle, chat.editing = "", False
     update = {button: gr.update(interactive=False) for button in view.vote_buttons}
     for cleared in range(MAX_LANES) if index is None else [index]:
-        chat.histories[cleared], chat.replies[cleared] = [], None
+        chat.histories[cleared], chat.replies[cleared], chat.left_out[cleared] = [], None, None
         lane = view.lanes[cleared]
         update |= {lane.chatbot: [], lane.status: "", lane.exact: "", lane.again: gr.update(interactive=False)}
     update[view.edit] = gr.update(value=EDIT, visible=any(chat.histories))

@@ -9,7 +9,7 @@ from playground.core import ratings
 from playground.errors import PlaygroundError
 from playground.services import judge as judging
 from playground.services.judge import Judging, Report, State
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, whole
 from playground.ui.lanes import default_pool, lane_choices, read_lane, with_value
 
 ALL = " all"  # no session is called this: a name begins with no blank
@@ -69,9 +69,8 @@ def session_choices(services: Services, chosen: str):
 def start(services: Services, work: Judging, lane: str | None, session: str, limit: float | None) -> tuple:
     if not lane:
         raise PlaygroundError("choose the lane that judges first; if there is none, get a model")
-    if not limit or limit != int(limit):
-        raise PlaygroundError(f"how many battles at most must be a whole number of 1 or more, got {limit}")
-    work.start(read_lane(services, lane), None if session == ALL else session, int(limit))
+    most = whole(limit, "how many battles at most")
+    work.start(read_lane(services, lane), None if session == ALL else session, most)
     return refresh(services, work, None)
 
 

@@ -35,15 +35,22 @@ EXAMPLES = (
 CSS = """
 .lane { min-width: min(300px, 100%) !important; gap: 6px !important; }
 .lane .lane-settings button.label-wrap { min-height: 3em; font-weight: 600; align-items: flex-start; }
+.lane .lane-settings button.label-wrap > .icon { align-self: flex-start; }
 .lane .lane-status {
   font-size: var(--text-sm); color: var(--body-text-color-subdued); min-height: 1.5em; padding: 0 4px;
 }
 .lane .lane-status.failed { color: #a32019; overflow-wrap: anywhere; }
 .dark .lane .lane-status.failed { color: #ff9c94; }
+.left-out { color: #8a5300 !important; overflow-wrap: anywhere; }
+.dark .left-out { color: #ffca7a !important; }
 .lane .message { font-size: var(--text-md); overflow-wrap: anywhere; }
 .lane .message .md { white-space: pre-wrap; }
 .lane .exact .cm-content, .lane .exact .cm-line { font-size: var(--text-sm); }
+.lane .exact .cm-content { padding-top: 28px; } /* below gradio's buttons, which would hide the first words */
 .ask { align-items: stretch; }
+.ask label.container { height: 100%; display: flex; flex-direction: column; }
+.ask .input-container { flex: 1; }
+.ask textarea { min-height: 100%; }
 .vote-row { align-items: flex-end; }
 @media (max-width: 640px) { .ask > .column { flex-flow: row nowrap !important; } }
 .votes table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
@@ -71,6 +78,8 @@ def vote(services: Services, view: View, choice: str, chat: Chat, left: int, rig
         if reply is None:
             raise PlaygroundError(f"lane {index + 1} has not answered; choose a lane that has")
         settings = {"model": lane.model, "adapter": lane.adapter, "template": lane.template, **asdict(lane.sampling)}
+        if chat.left_out[index]:
+            settings["left_out"] = str(chat.left_out[index])
         sides.append(Side(lane.label, settings, chat.asked[index], reply.text))
     services.votes.add(chat.battle, *sides, choice, session=services.votes.session().name)
     chat.battle = ""
@@ -156,7 +165,7 @@ def build(services: Services) -> View:
     buttons = (send_button, stop_button, edit_button, again_button)
     view = View(prompt, *buttons, views, left, right, vote_buttons, totals)
     compare.build(chat, left, right)
-    token_view.build(services, chat, MAX_LANES)
+    token_view.build(services, chat, count)
     snapshot.build(chat)
     endpoints.build(services, model_choices, [lane.model for lane in views])
     more_models.build(services)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from playground.core import exchanges
 from playground.errors import PlaygroundError
 from playground.ui.arena.chat import Chat
 from playground.ui.common import QUEUED, shown
@@ -25,6 +26,7 @@ section {{ border: 1px solid #8888; border-radius: 8px; padding: 0 1em 1em; min-
 h2 {{ font-size: 1em; overflow-wrap: anywhere; }} small {{ opacity: 0.75; overflow-wrap: anywhere; }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: 0.3em 0 1em; }}
 pre.user {{ border-left: 4px solid #0f766e; padding-left: 0.6em; }}
+.left-out {{ border-bottom: 2px dashed #b8860b; margin-bottom: 1em; }} .left-out > :not(p) {{ opacity: 0.7; }}
 </style></head><body><h1>{title}</h1><p>Made on {when}. Replies of language models may be wrong.</p>
 <main>{lanes}</main></body></html>
 """
@@ -63,13 +65,23 @@ def _lane(chat: Chat, index: int) -> str:
     answer = [{"role": "assistant", "content": reply.text}] if reply.text else []
     if reply.error:
         answer.append({"role": "error", "content": str(reply.error)})
-    turns = "".join(
-        f'<small>{html.escape(turn["role"])}</small><pre class="{"user" if turn["role"] == "user" else "other"}">'
-        f"{html.escape(turn['content'])}</pre>"
-        for turn in [*chat.asked[index], *answer]
-    )
+    asked, left_out = chat.asked[index], chat.left_out[index]
+    sent = exchanges.starts(asked)[left_out.turns] if left_out else 0
+    earlier = [turn for turn in asked[:sent] if turn["role"] != "system"]
+    turns = _turns([turn for turn in asked[:sent] if turn["role"] == "system"])
+    if left_out:
+        turns += f'<div class="left-out">{_turns(earlier)}<p>{html.escape(str(left_out))}</p></div>'
+    turns += _turns([*asked[sent:], *answer])
     speed = f"{len(reply.ids)} tokens, {reply.tokens_per_second:.1f} tokens/s"
     return (
         f"<section><h2>{html.escape(lane.label)}</h2>{turns}<small>{html.escape(speed)}<br>"
         f"{html.escape(told)}</small></section>"
+    )
+
+
+def _turns(messages: list[dict]) -> str:
+    return "".join(
+        f'<small>{html.escape(turn["role"])}</small><pre class="{"user" if turn["role"] == "user" else "other"}">'
+        f"{html.escape(turn['content'])}</pre>"
+        for turn in messages
     )

@@ -15,7 +15,7 @@ from playground.core.datasets.mapping import Mapping
 from playground.core.progress import Clock
 from playground.errors import PlaygroundError
 from playground.services.datasets import Entry
-from playground.ui.common import QUEUED, QUIET, shown
+from playground.ui.common import QUEUED, QUIET, shown, whole
 from playground.ui.lab.browse import source_choices
 from playground.ui.lab.shared import DATA, Reader, empty, notice
 
@@ -133,7 +133,7 @@ def add_hub(reader: Reader, repo: str, config: str, split: str, count: float, ca
     if not (repo or "").strip():
         raise PlaygroundError("which data set? Write owner/name, as in openai/gsm8k")
     steps: queue.Queue = queue.Queue()
-    count = int(count or 0)
+    count = whole(count, "the first rows to get")
 
     def work() -> None:
         try:

@@ -8,7 +8,7 @@ import gradio as gr
 from playground.core.batch_view import NO_ROW, Line, View, batch_view
 from playground.core.training.collate import IGNORE
 from playground.errors import PlaygroundError
-from playground.ui.common import QUIET, whenever
+from playground.ui.common import whenever
 from playground.ui.lab.cards import chip_text
 from playground.ui.lab.report import follow
 from playground.ui.lab.shared import DATA, Lab, Reader, conversation_of, empty, first_upper, notice, view_of
@@ -56,7 +56,7 @@ def build(lab: Lab) -> None:
     table = gr.HTML()
     page = gr.context.Context.root_block
     choose = partial(follow, lab.reader)
-    gr.on([page.load, lab.chosen.change], choose, [lab.chosen, template], template, **QUIET)
+    whenever(choose, [lab.chosen, template], template, [page.load, lab.chosen.change])
     inputs = [lab.source, lab.row, lab.example, lab.variables, lab.model, template, rows, length, masked, packed, under]
     whenever(partial(draw, lab.reader), inputs, table)
 

@@ -44,7 +44,7 @@ def build(reader: Reader) -> Browser:
     with gr.Column(visible=False) as rows:
         with gr.Row(elem_classes="lab-browse"):
             back = gr.Button("◀", size="sm", scale=0, min_width=44, elem_id="lab-back")
-            number = gr.Number(1, label="Row", precision=0, minimum=1, min_width=90, elem_id="lab-row")
+            number = gr.Number(1, label="Row", precision=0, min_width=90, elem_id="lab-row")
             on = gr.Button("▶", size="sm", scale=0, min_width=44, elem_id="lab-next")
             jump = gr.Dropdown(list(JUMPS), value=None, label="Go to the row that is", min_width=150, filterable=False)
         search = gr.Textbox(
@@ -68,8 +68,8 @@ def build(reader: Reader) -> Browser:
     source.change(shown(partial(open_source, reader)), source, shows, trigger_mode="always_last", **QUEUED)
     for event, step in ((back.click, PREVIOUS), (on.click, NEXT)):
         event(shown(partial(move, reader, step)), [source, row], shows, trigger_mode="always_last", **QUEUED)
-    number.submit(shown(partial(go_to, reader)), [source, number], shows, **QUEUED)
-    number.blur(shown(partial(go_to, reader)), [source, number], shows, **QUEUED)
+    number.submit(shown(partial(go_to, reader)), [source, row, number], shows, **QUEUED)
+    number.blur(shown(partial(go_to, reader)), [source, row, number], shows, **QUEUED)
     jump.input(shown(partial(jump_to, reader)), [source, jump], [*shows, jump], **QUEUED)
     search.submit(shown(partial(find, reader)), [source, search, row], shows, **QUEUED)
     return Browser(source, row, example)
@@ -94,10 +94,10 @@ def move(reader: Reader, step: int, source: str, row: int) -> list:
     return show(reader, source, (row + step) % len(reader.data(source).conversations))
 
 
-def go_to(reader: Reader, source: str, number: float | None) -> list:
-    """A row by its number from 1; a number outside goes to the nearest."""
+def go_to(reader: Reader, source: str, row: int, number: float | None) -> list:
+    """A row by its number from 1; a number outside goes to the nearest, an emptied field back to the row it had."""
     count = len(reader.data(source).conversations)
-    return show(reader, source, min(max(int(number or 1), 1), count) - 1)
+    return show(reader, source, min(max(int(row + 1 if number is None else number), 1), count) - 1)
 
 
 def find(reader: Reader, source: str, words: str, row: int) -> list:
@@ -159,7 +159,7 @@ def show(reader: Reader, source: str, place: int, found: str = "") -> list:
     """Values for row, number, example, where and rows."""
     data = reader.data(source)
     many, last = source.startswith(DATA), len(data.conversations)
-    number = gr.update(value=place + 1, label=f"Row of {last:,}", maximum=last)
+    number = gr.update(value=place + 1, label=f"Row of {last:,}")
     return [place, number, example_text(data.conversations[place]), _where(data, place, found), gr.update(visible=many)]
 
 

@@ -182,7 +182,9 @@ def remarks(template, conversation, tokenizer, done: Rendered, context: int) -> 
         elif not done.trained_text:
             found.append("Nothing is trained: no word of the assistant reaches this text.")
     if context and done.ids is not None and len(done.ids) > context:
-        found.append(f"Longer than the model's context of {context:,} tokens: training cuts it, chat refuses it.")
+        found.append(
+            f"Longer than the model's context of {context:,} tokens: training cuts it, chat leaves its first turns out."
+        )
     typed = typed_control_tokens(conversation, tokenizer, done)
     if typed:
         found.append(f"A message holds {listed(typed)} as a real control token: the model takes it for the template's.")

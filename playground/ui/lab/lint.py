@@ -66,7 +66,7 @@ def build(lab: Lab) -> None:
         length = gr.Number(
             0,
             label="Longest row, in tokens",
-            info="What is longer is cut in training. 0: the model's context.",
+            info="What is longer is cut in training. 0 or empty: the model's context.",
             precision=0,
             min_width=220,
         )
@@ -111,7 +111,7 @@ def draw(reader: Reader, text, variables, chosen, model, length, stops) -> tuple
 
 def longest(length: float | None, context: int) -> int | None:
     """The length at which rows are cut: the given one, else the model's context, where it is known."""
-    if not length:  # a page gives 0 for an empty field
+    if not length:
         return context or None
     if length < 1:
         raise PlaygroundError(f"the longest row must have 1 token or more, got {length:,.0f}; 0 is the model's context")

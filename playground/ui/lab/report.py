@@ -18,7 +18,7 @@ from playground.core.messages import Conversation
 from playground.core.report import Report, survey
 from playground.errors import PlaygroundError
 from playground.services.datasets import safe_name, stem
-from playground.ui.common import QUEUED, QUIET, shown, whenever
+from playground.ui.common import QUEUED, QUIET, shown, whenever, whole
 from playground.ui.lab import progress
 from playground.ui.lab.histogram import histogram
 from playground.ui.lab.lint import title_of, with_variables
@@ -127,7 +127,7 @@ def _build_split(lab: Lab, data_choices: Callable) -> None:
     with gr.Accordion("Split the data set into training, validation and test rows", open=False):
         gr.HTML(
             "<div>Near-duplicates stay together on one side, so that no test row has been seen in training. The same "
-            "seed gives the same split.</div>"
+            "seed gives the same split; an empty share is 0 %.</div>"
         )
         with gr.Row():
             shares = [
@@ -357,7 +357,7 @@ def split_and_save(reader: Reader, data_choices, source, train, validation, test
     shares = shares_of(train, validation, test)
     data = reader.data(source)
     labels = [row.get(label) for row in data.extras] if label else None
-    sides = split.split(data.conversations, shares, int(seed or 0), labels)
+    sides = split.split(data.conversations, shares, whole(seed, "the seed"), labels)
     store, saved = reader.services.datasets, {}
     for side, places in sides.items():
         if places:

@@ -53,8 +53,10 @@ def ask(
     started: dict[int, Running] = {}
     try:
         for i, lane in made.items():
-            conversation = Conversation([*talk.lanes[i].messages, {"role": "user", "content": question}], schemas)
-            started[i] = begin(services, talk, Running(*lane, conversation, tools), ask_first)
+            before = talk.lanes[i]
+            conversation = Conversation([*before.messages, {"role": "user", "content": question}], schemas)
+            places = (*before.starts, len(before.messages))
+            started[i] = begin(services, talk, Running(*lane, conversation, tools, places), ask_first)
     except PlaygroundError as error:
         for running in started.values():
             running.close()
@@ -122,6 +124,7 @@ def _advance(lane: LaneTalk) -> str:
         lane.measure()
     if event.kind == "messages" and event.messages:
         lane.messages = [*running.conversation.messages, *event.messages]
+        lane.starts = running.starts
     return event.kind
 
 
@@ -166,7 +169,7 @@ def again(
     steps = toolloop.replay(before.steps, -1 if position is None else position, result, before.format)
     talk.asked += 1
     talk.cancelled = False
-    fresh = Running(before.lane, before.format, before.note, before.conversation, before.tools)
+    fresh = Running(before.lane, before.format, before.note, before.conversation, before.tools, before.starts)
     fresh = begin(services, talk, fresh, ask_first, steps)
     name = steps[position].call.name or "the tool"
     lane.start(fresh, f"What if {name} had said: {steps[position].text}")
@@ -206,7 +209,7 @@ def _shown(services: Services, view: View, talk: Talk, lanes: dict[int, LaneTalk
 
 
 def status(lane: LaneTalk, services: Services) -> str:
-    """One line: how far it is, how fast, in which format."""
+    """How far it is, how fast, in which format; and what of the talk it was not sent."""
     running, parts = lane.running, []
     reply = running.reply
     if running.waiting is not None:
@@ -221,7 +224,9 @@ def status(lane: LaneTalk, services: Services) -> str:
     if reply is not None and reply.tokens_per_second:
         parts.append(f"{reply.tokens_per_second:.1f} tokens/s")
     first = f"<b>{html.escape(' · '.join(parts))}</b> · " if parts else ""
-    return f'<div class="tools-status">{first}{html.escape(running.note + cost(lane.speeds))}</div>'
+    left_out = running.prompts[-1].reason if running.prompts else ""
+    note = f'<div class="left-out">{html.escape(left_out)}</div>' if left_out else ""
+    return f'<div class="tools-status">{first}{html.escape(running.note + cost(lane.speeds))}{note}</div>'
 
 
 def cost(speeds: dict[str, tuple[float, float]]) -> str:
@@ -241,8 +246,11 @@ def permission_text(event: toolloop.Event) -> str:
     return f"<p>The model wants to run <b>{html.escape(written(event.call))}</b>. Shall it?</p>"
 
 
-def exact(prompts: list[str]) -> str:
-    return "\n\n".join(f"─── turn {n} ───\n{text}" for n, text in enumerate(prompts, 1))
+def exact(prompts: list[toolloop.Event]) -> str:
+    def heading(prompt: toolloop.Event) -> str:
+        return " · ".join(filter(None, (f"turn {prompt.turn}", prompt.reason)))
+
+    return "\n\n".join(f"─── {heading(prompt)} ───\n{prompt.text}" for prompt in prompts)
 
 
 def _steps(view: LaneView, lane: LaneTalk) -> dict:

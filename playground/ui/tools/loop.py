@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.services.loops import AFRESH, IMPROVE, SCORE, SCORING, TRAIN, TRAINING, WAYS, Loop, Loops
 from playground.services.scorecards import Scorecards
 from playground.ui import scorecard_view
-from playground.ui.common import QUEUED, QUIET, Services, components, shown
+from playground.ui.common import QUEUED, QUIET, Services, components, shown, whole
 from playground.ui.lab.progress import line
 from playground.ui.tools import loop_view
 from playground.ui.train import words
@@ -296,7 +296,7 @@ def weakest_now(loops: Loops, id: str | None, weak: str | None) -> tuple[str, st
 
 def looked_at(loops: Loops, id: str | None, weak: str | None, n: float | None) -> str:
     loop, found = _weak(loops, id, weak)
-    return loop_view.offered(loops.more(loop, found, _whole(n, "rows to add")))
+    return loop_view.offered(loops.more(loop, found, whole(n, "rows to add")))
 
 
 def _weak(loops: Loops, id: str | None, weak: str | None) -> tuple[Loop, Weakness]:
@@ -306,12 +306,6 @@ def _weak(loops: Loops, id: str | None, weak: str | None) -> tuple[Loop, Weaknes
     if chosen is None:
         raise PlaygroundError("the last round made no error, so there are no rows to add for one")
     return loop, chosen
-
-
-def _whole(value: float | None, name: str) -> int:
-    if value is None or value != int(value):
-        raise PlaygroundError(f"{name} must be a whole number, got {'nothing' if value is None else value}")
-    return int(value)
 
 
 # --- what the buttons do ---
@@ -327,7 +321,7 @@ def begin(services: Services, loops: Loops, view: View, recipe, which, text, lan
         tools = tuple(spec.schema for spec in found)
         told = "".join(f"<p>Left out: {html.escape(reason)}</p>" for reason in left_out)
     kit = Kit(recipe, tools, tuple(languages or ()) if tools else ("en",))
-    asked = [_whole(value, name) for value, name in ((count, "rows"), (questions, "questions"), (seed, "the seed"))]
+    asked = [whole(value, name) for value, name in ((count, "rows"), (questions, "questions"), (seed, "the seed"))]
     for step in loops.create(kit, *asked, services.model):
         if step.result is None:
             yield {view.making: gr.update(value=line(step, "Making rows"), visible=True)}
@@ -345,7 +339,7 @@ def act(services: Services, loops: Loops, view: View, do: Callable, id: str | No
 
 
 def train(loops: Loops, id: str, way: str, most: float | None) -> None:
-    loops.train(id, way if len(loops.load(id).rounds) > 1 else AFRESH, _whole(most, "steps"))
+    loops.train(id, way if len(loops.load(id).rounds) > 1 else AFRESH, whole(most, "steps"))
 
 
 def stop_run(services: Services, loops: Loops, id: str) -> None:
@@ -364,7 +358,7 @@ def cancel(loops: Loops, id: str) -> None:
 
 def add(loops: Loops, id: str, weak: str | None, n: float | None) -> None:
     _, found = _weak(loops, id, weak)
-    loops.add(id, found, _whole(n, "rows to add"))
+    loops.add(id, found, whole(n, "rows to add"))
 
 
 def delete(loops: Loops, id: str) -> None:

@@ -10,7 +10,7 @@ from playground.core.by_heart import HELD_OUT, TRAINED, Row, mean
 from playground.errors import PlaygroundError
 from playground.services import by_heart, runs
 from playground.services.by_heart import ByHeart
-from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
+from playground.ui.common import QUEUED, QUIET, Services, shown, whenever, whole
 from playground.ui.train.answers import NOTHING
 
 ROWS, TICK, SHOWN = 4, 2.0, 160  # rows of each kind; seconds; characters of a prompt, from its end
@@ -67,7 +67,7 @@ def wire(services: Services, panel: Panel, chooser, opened) -> None:
 
 
 def start(asker: ByHeart, services: Services, selected: str | None, count: float | None) -> list:
-    asker.start(_run(services, selected), int(count or 0))
+    asker.start(_run(services, selected), whole(count, "rows of each kind"))
     return show(asker, services, selected)
 
 

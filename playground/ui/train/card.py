@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Run
 from playground.services.scorecards import Scorecards
-from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
+from playground.ui.common import QUEUED, QUIET, Services, shown, whenever, whole
 
 CSS = """
 .card :is(table, thead, tbody, tr) { border: 0 !important; }
@@ -210,10 +210,10 @@ def extended(run: Run, steps: float | None) -> TrainConfig:
     """The settings of a run that trains `run`'s adapter for so many more steps."""
     if not run.adapter:
         raise PlaygroundError(f"{run.name} has no adapter to go on from: it is {run.state}")
-    if not steps or steps < 1 or steps != int(steps):
-        raise PlaygroundError(f"say how many more steps, 1 or more; got {steps}")
+    if (more := whole(steps, "more steps")) < 1:
+        raise PlaygroundError(f"say how many more steps, 1 or more; got {more}")
     name = run.name if len(run.name) <= 58 else run.name[:58].rstrip("-._")
-    config = replace(run.config, continue_from=run.name, steps=int(steps), name=f"{name}-more")
+    config = replace(run.config, continue_from=run.name, steps=more, name=f"{name}-more")
     if not config.is_lora:
         raise PlaygroundError(f"a run of method {config.method} cannot be gone on from; one with LoRA can")
     if config.method in ("pissa", "eva"):  # they are starts of a LoRA; PiSSA's is saved with twice the rank

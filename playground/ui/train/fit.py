@@ -12,7 +12,7 @@ from playground.core import estimate
 from playground.core.estimate import Device, Estimate
 from playground.core.training.collate import Examples
 from playground.errors import PlaygroundError
-from playground.ui.common import QUIET, Services
+from playground.ui.common import Services, whenever
 from playground.ui.train.words import duration
 
 WORDS = {"fits": "It fits", "tight": "It fits, but it is tight", "exceeds": "It does not fit"}
@@ -103,7 +103,7 @@ def table_html(found: Estimate, config: TrainConfig) -> str:
 def build() -> tuple[gr.Dropdown, gr.Number, gr.HTML]:
     with gr.Row():
         model = gr.Dropdown([THIS, *estimate.KNOWN], value="llama-7b", label="Model", min_width=150)
-        memory = gr.Number(24, label="Memory of a GPU, in GiB", minimum=0.1, maximum=10_000, min_width=150)
+        memory = gr.Number(24, label="Memory of a GPU, in GiB", min_width=150)
     return model, memory, gr.HTML()
 
 
@@ -111,7 +111,7 @@ def wire(services: Services, parts: tuple, opened, inputs: list, config_from) ->
     """`inputs` are the form's values, which `config_from` makes settings of."""
     model, memory, out = parts
     ask = partial(elsewhere, services, config_from)
-    gr.on([opened, model.change, memory.change], ask, [model, memory, *inputs], out, **QUIET)
+    whenever(ask, [model, memory, *inputs], out, [opened, model.change, memory.change])
 
 
 def elsewhere(services: Services, config_from, model: str, gib: float | None, *values) -> str:
@@ -119,7 +119,8 @@ def elsewhere(services: Services, config_from, model: str, gib: float | None, *v
     try:
         config = config_from("", values)
         if not gib or not 0 < gib <= 10_000:
-            raise PlaygroundError(f"say how many GiB the GPU has free, between 0.1 and 10,000; got {gib}")
+            given = "nothing" if gib is None else f"{gib:g}"
+            raise PlaygroundError(f"say how many GiB the GPU has free, above 0 and at most 10,000; got {given}")
         device = estimate.gpu("", int(gib * estimate.GIB))
         return table_html(estimate.estimate(_shape(services, config, model), config, device), config)
     except PlaygroundError as error:
