@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from playground.config import SamplingConfig
+from playground.core import adapters
 from playground.core.adapters import AdapterBank, layers_by_input
 from playground.core.generation import Batch, Row, Sampler, StopWatcher
 from playground.errors import PlaygroundError
@@ -82,7 +83,9 @@ def test_adapters_change_what_is_said(bank):
     assert len(said) == 3
 
 
-def test_rows_that_join_and_leave_say_what_they_say_alone(bank):
+@pytest.mark.parametrize("few", [0, adapters.FEW])
+def test_rows_that_join_and_leave_say_what_they_say_alone(bank, few, monkeypatch):
+    monkeypatch.setattr(adapters, "FEW", few)  # one matrix for all rows, or one for each
     asked = [(LONG, None), (SHORT, "a"), (SHORT, "b"), (LONG, "a"), (SHORT, None), (LONG, "b")]
     said: dict[int, list[int]] = {}
     batch = Batch(bank.model, bank)
