@@ -90,9 +90,11 @@ def main(args: argparse.Namespace) -> dict:
 
 def launch(run, config: TrainConfig) -> None:
     """Become the launcher of the run's processes, under this process's id."""
+    from playground.services.trainer import SPIN
+
     command = launch_line(run.folder, config)
     print(f"{' '.join(command[2:])}", flush=True)
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see trainer._train; there it is too late for these
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # in the processes themselves it would be too late
     os.execv(command[0], command)
 
 
