@@ -97,7 +97,7 @@ def fit(
     steps = total_steps(config, len(examples.train))
     master = Master([p for p in model.parameters() if p.requires_grad], config, ranks)
     schedule = torch.optim.lr_scheduler.LambdaLR(master.optimizer, rate(config, steps))
-    held_out = held_batches(examples, config)
+    held_out = held_batches(examples, config, room)
 
     done, losses, eval_loss = 0, [], None
     best = Best(config, steps, checkpoints, ranks)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from playground.config import TrainConfig
 from playground.core import datasets, estimate
 from playground.core.models import Loaded, check_adapter, read_adapter
 from playground.core.training import layers, methods
@@ -126,5 +127,8 @@ def _estimate(job: Job, ready: Prepared) -> dict | None:
         return None
     device = methods.device(ready.loaded.device.type)
     config = dataclasses.replace(job.config, processes=job.ranks.count, shard=job.ranks.sharded)
-    work = estimate.work_of(ready.examples, config, device)
-    return estimate.estimate(shape, config, device, work).as_dict()
+
+    def work(config: TrainConfig) -> estimate.Work:
+        return estimate.work_of(ready.examples, config, device)
+
+    return estimate.estimate(shape, config, device, work(config), work).as_dict()
