@@ -50,15 +50,16 @@ def absent(way: str) -> str | None:
 
 def run_way(way: str, job: dict) -> dict:
     from playground.core import models
-    from playground.core.training import loop
+    from playground.core.training.memory import peak_memory
+    from playground.core.training.methods import add_adapter
 
     config = TrainConfig(**job["settings"])
     loaded = models.load(job["folder"], config.dtype)
     if loaded.device.type == "cpu":
         loaded.model.set_attn_implementation("eager")
-    model = loop.add_adapter(loaded.model, config)
+    model = add_adapter(loaded.model, config)
     seconds, losses = (_ours if way == "ours" else _theirs)(model, config, job, way)
-    return {"seconds": seconds, "losses": losses, "memory": loop.peak_memory(loaded.device)}
+    return {"seconds": seconds, "losses": losses, "memory": peak_memory(loaded.device)}
 
 
 def _ours(model, config, job, way):
@@ -85,7 +86,7 @@ def _theirs(model, config, job, way):
     from datasets import Dataset
     from transformers import AutoTokenizer, TrainerCallback
 
-    from playground.core.training import loop
+    from playground.core.training.master import rate
 
     class Clock(TrainerCallback):
         def __init__(self):
@@ -128,7 +129,7 @@ def _theirs(model, config, job, way):
                 [{"input_ids": ids, "labels": labels} for batch in job["batches"] for ids, labels in batch]
             ),
             callbacks=[clock],
-            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, loop.rate(config, config.steps))),
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate(config, config.steps))),
         )
         trainer.train()
     return clock.seconds, clock.losses

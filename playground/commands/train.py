@@ -9,6 +9,7 @@ them itself. Two processes on one CPU are tested to match one; several GPUs have
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from playground.commands import add_settings, settings
@@ -90,9 +91,11 @@ def main(args: argparse.Namespace) -> dict:
 
 def launch(run, config: TrainConfig) -> None:
     """Become the launcher of the run's processes, under this process's id."""
+    from playground.services.trainer import SPIN
+
     command = launch_line(run.folder, config)
     print(f"{' '.join(command[2:])}", flush=True)
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see trainer._train; there it is too late for these
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # in the processes themselves it would be too late
     os.execv(command[0], command)
 
 
@@ -123,8 +126,9 @@ def estimate_only(config: TrainConfig, gib: float | None, paths: Paths) -> dict:
 
     device = estimate.gpu("", int(gib * estimate.GIB)) if gib else _here()
     shape = _shape(config, paths)
-    work = None if gib else _work(config, device, paths)
-    found = estimate.estimate(shape, config, device, work)
+    again = None if gib else _work(config, device, paths)
+    work = again(config) if again else None
+    found = estimate.estimate(shape, config, device, work, again)
     print(f"{config.model}, method {config.method}: {found.sentence()}")
     for name, number in found.parts.items():
         print(f"  {name:<12}{estimate.size(number):>10}")
@@ -134,7 +138,7 @@ def estimate_only(config: TrainConfig, gib: float | None, paths: Paths) -> dict:
     if work is None:
         print(f"every row counted as {config.max_length:,} tokens, the longest that max_length allows")
     elif found.seconds is not None:
-        print(f"about {duration(found.seconds)} for {work.steps:,} steps, without evaluations")
+        print(f"about {duration(found.seconds)} for {work.steps:,} steps and their evaluations")
     for change in found.changes:
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in change.settings.items())
         print(f"{flags}: {change.words} ({change.estimate.verdict}, {estimate.size(change.estimate.total)})")
@@ -161,7 +165,7 @@ def _shape(config: TrainConfig, paths: Paths):
 
 
 def _work(config: TrainConfig, device, paths: Paths):
-    """The rows counted, where the model's tokenizer is here; None for a known shape without files."""
+    """What counts the rows under any settings; None for a known shape, which has no tokenizer."""
     from playground.core import datasets, estimate
     from playground.core.tokenizer import Tokenizer
     from playground.core.training.collate import prepare
@@ -174,7 +178,7 @@ def _work(config: TrainConfig, device, paths: Paths):
     tokenizer = Tokenizer.load(folder if folder.is_dir() else Sources(paths).get(config.model))
     data = datasets.load(config.data, paths)
     template = Templates(paths).load(config.template, tokenizer)
-    return estimate.work_of(prepare(config, data.conversations, template, tokenizer), config, device)
+    return partial(estimate.work_of, prepare(config, data.conversations, template, tokenizer), device=device)
 
 
 def print_event(event: dict) -> None:

@@ -4,26 +4,28 @@ What is counted, in bytes (b per number: 2 in bf16, 4 in fp32):
 
 weights      parameters · b; in 4 bits 0.516 for a linear layer (NF4 with double quantisation, arXiv:2305.14314)
 adapter      trained numbers · b
-gradients    trained numbers · b
-optimizer    AdamW's two fp32 moments, and for bf16 the fp32 copies and their gradients
+gradients    trained numbers · b; for bf16 their fp32 copies too, which the optimizer makes when the activations have
+             gone: only what of them is larger than those counts
+optimizer    AdamW's two fp32 moments, and for bf16 the fp32 copies of what is trained
 activations  what a forward pass keeps for the backward pass, for the padded tokens of the largest piece of a step
-logits       a chunk of labelled positions times the vocabulary; never a whole batch
-runtime      the libraries themselves, or the CUDA context
+logits       a chunk of labelled positions times the vocabulary, never a whole batch: in fp32, and once more for their
+             logsumexp. Where the head is trained, its gradient too
+runtime      the libraries themselves and the kernels they keep, or the CUDA context
 
 It is what one process needs. Several on a CPU have its memory together; several GPUs have their own. With shard (FSDP),
 the linear layers and what is trained in them are divided by the number of processes; one layer at a time, and the next
 that is fetched meanwhile, is whole.
 
-The activations of a layer agree with a count of autograd's saved tensors to a tenth (LoRA, full; eager and sdpa).
-SLACK is what the allocator and the backward pass add: on CPU, 1.7 to 1.85 MB a padded token were measured for SmolLM2
-135M, where 1.1 MB are kept. The time is rough: floating-point operations over a rate, for steps and held-out rows; the
-probe's answers are written at the speed at which the weights are read.
+The activations of a layer agree with a count of autograd's saved tensors to a tenth (LoRA, full; eager, sdpa and the
+fused layers of a CPU): 800 KB a padded token for SmolLM2 135M. SLACK is what the allocator and the backward pass add to
+them. The time is rough: floating-point operations over a rate, for steps and held-out rows; the probe's answers are
+written at the speed at which the weights are read.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -33,6 +35,8 @@ import psutil
 from playground.config import ATTENTION, EVERY_LINEAR, TrainConfig, check
 from playground.core.training.collate import (
     TOKENS_AT_ONCE,
+    Batch,
+    Example,
     Examples,
     batches_of_epoch,
     held_batches,
@@ -46,10 +50,15 @@ from playground.errors import PlaygroundError
 GIB = 2**30
 NF4_BYTES = 0.516
 LOGIT_ROWS = 512  # as in loss.CHUNK
-SLACK = {"cpu": 1.6, "cuda": 1.15, "mps": 1.5}
-RUNTIME = {"cpu": 0.7 * GIB, "cuda": 0.6 * GIB, "mps": 1.0 * GIB}
+# Of the activations, what the backward pass and the allocator add: gradients of one layer at a time, and room between
+# blocks of many sizes that malloc cannot use again.
+SLACK = {"cpu": 1.25, "cuda": 1.15, "mps": 1.5}
+# CPU: 0.45 GiB for Python, torch, transformers, peft, the tokenizer and the rows (measured before the weights are
+# touched), the rest for the kernels that cli.KERNEL_CACHES bounds. CUDA: the context and the libraries' workspaces.
+RUNTIME = {"cpu": 0.6 * GIB, "cuda": 0.6 * GIB, "mps": 1.0 * GIB}
 # Floating-point operations a second that training reaches: per CPU core (bf16, measured on two cores), per GPU name.
-CPU_RATE = 1.1e11
+CPU_RATE = 1.25e11
+CPU_LAYER = 0.008  # seconds of a layer in one pass, forward and back, however few its tokens are: its many small parts
 CPU_READS = 5.5e9  # bytes of weights a second while decoding: 20 tokens/s for SmolLM2 135M in bf16 on two cores
 GPU_TOKEN = 0.025  # seconds for a token of a probe's answer: launching the kernels, for any model that fits
 GPU_SHARE = 0.35  # of the card's dense bf16 matrix rate
@@ -58,6 +67,8 @@ GPU_RATES = {
     **{"4090": 165e12, "3090": 71e12, "V100": 112e12, "T4": 65e12},
 }
 TIGHT = 0.85  # of the free memory; above it, a little more than counted is too much
+# Layers whose input is that of another, so that it is kept once.
+SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 UNGATED = ("gpt2", "falcon", "gpt_neox", "phi", "opt", "bloom", "gptj")
 VERDICTS = ("fits", "tight", "exceeds")
 # Shapes to ask about without a download: the figures of the published config.json files.
@@ -87,7 +98,10 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder's sizes. `linears` are the layers an adapter can go to; `numbers` are all its parameters."""
+    """A decoder's sizes. `linears` are the layers an adapter can go to; `numbers` are all its parameters.
+
+    `capped`: with bounds on scores or logits (Gemma 2), where the attention on a CPU is transformers' own.
+    """
 
     layers: int
     hidden: int
@@ -100,6 +114,7 @@ class Shape:
     gated: bool
     linears: tuple[Linear, ...]
     numbers: int
+    capped: bool = False
 
     @property
     def in_linears(self) -> int:
@@ -120,7 +135,9 @@ class Device:
 class Work:
     """What there is to do: padded tokens in the largest piece of a step, its longest row, steps and tokens of each.
 
-    `held` are the padded tokens of the held-out rows, which each evaluation runs.
+    `held` are the padded tokens of the held-out rows, which each evaluation runs. `pairs` are a piece's queries times
+    the keys of each (0: as if every row were the longest), and `repeated` the tokens of its shared prefix, once for
+    each row: their keys and values are copied. `passes` are those of a step, that of the prefix included.
     """
 
     tokens: int
@@ -129,6 +146,9 @@ class Work:
     steps: int = 0
     step_tokens: float = 0.0
     held: float = 0.0
+    pairs: int = 0
+    repeated: int = 0
+    passes: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -208,7 +228,8 @@ def shape_of(values: dict) -> Shape:
     linears = _linears(layers, hidden, heads * head, kv_heads * head, wide, gated)
     in_linears = sum(one.count * one.inputs * one.outputs for one in linears)
     numbers = in_linears + vocab * hidden * (1 if tied else 2) + (2 * layers + 1) * hidden
-    return Shape(layers, hidden, heads, kv_heads, head, wide, vocab, bool(tied), gated, linears, numbers)
+    capped = any(values.get(name) for name in ("attn_logit_softcapping", "final_logit_softcapping"))
+    return Shape(layers, hidden, heads, kv_heads, head, wide, vocab, bool(tied), gated, linears, numbers, capped)
 
 
 def _value(values: dict, *names: str, default: int | None = None) -> int:
@@ -248,20 +269,36 @@ def room(config: TrainConfig, device: Device) -> int:
 
 
 def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
-    """The work that these rows are: the first pass over them, in the pieces the loop makes."""
-    tokens, longest, labelled, run, pieces = 1, 1, 1, 0, 0
-    batches = batches_of_epoch(examples.train, config, 0)
-    for whole in batches:
-        dealt = shares(unshared(whole) if config.shard else whole, config.processes, room(config, device))
-        for piece in (piece for mine in dealt for piece in mine):
-            row = max(len(row.ids) for row in piece.rows)
-            padded = len(piece.prefix) + row * len(piece.rows)
-            tokens, longest = max(tokens, padded), max(longest, len(piece.prefix) + row)
-            labelled = max(labelled, piece.trained)
-            run, pieces = run + padded, pieces + 1
-    steps = total_steps(config, len(examples.train))
-    held = sum(asked.padded for asked in held_batches(examples, config))
-    return Work(tokens, longest, labelled, steps, run / max(1, len(batches)), float(held))
+    """The work that these rows are: the first pass over them, in the pieces the loop makes.
+
+    Rows longer than max_length are cut. PlaygroundError where nothing that is trained would be left.
+    """
+    rows = [row for row in (_cut(row, config.max_length) for row in examples.train) if row.trained]
+    if not rows:
+        raise PlaygroundError(f"no row has anything to train within max_length {config.max_length:,}; raise it")
+    most = room(config, device)
+    batches = batches_of_epoch(rows, config, 0)
+    dealt = [shares(unshared(one) if config.shard else one, config.processes, most) for one in batches]
+    mine = [pieces for one in dealt for pieces in one if pieces]
+    sizes = [_sizes(piece, config.soft_tokens) for pieces in mine for piece in pieces]
+    tokens, pairs, repeated, longest = (max(column) for column in zip(*sizes, strict=True))
+    labelled = max(piece.trained for pieces in mine for piece in pieces)
+    begun = [len(pieces[0].prefix) + config.soft_tokens for pieces in mine]  # is run once for all pieces of a step
+    run = sum(size[0] for size in sizes) - sum(n * (len(one) - 1) for n, one in zip(begun, mine, strict=True))
+    passes = len(sizes) + sum(n > 0 for n in begun)
+    held = sum(asked.padded for asked in held_batches(examples, config, most))
+    steps, each = total_steps(config, len(examples.train)), len(batches)
+    return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, passes / each)
+
+
+def _cut(row: Example, length: int) -> Example:
+    return row if len(row.ids) <= length else Example(row.ids[:length], row.labels[:length])
+
+
+def _sizes(piece: Batch, soft: int) -> tuple[int, int, int, int]:
+    """Of one pass: padded tokens, pairs of a query and a key, tokens of the copied prefix, and the longest row."""
+    begun, rows, row = len(piece.prefix) + soft, len(piece.rows), max(len(row.ids) for row in piece.rows)
+    return begun + rows * row, begun**2 + rows * row * (begun + row), rows * begun, begun + row
 
 
 def assumed_work(config: TrainConfig, device: Device) -> Work:
@@ -274,34 +311,47 @@ def assumed_work(config: TrainConfig, device: Device) -> Work:
 
 
 def scaled(work: Work, before: TrainConfig, after: TrainConfig, device: Device) -> Work:
-    """The same work under other settings, as far as rows that are not at hand can tell."""
+    """The same work under other settings, as far as it can be told without the rows."""
     longest = min(work.longest, after.max_length)
     step = work.step_tokens * after.batch_size / before.batch_size * longest / work.longest
     whole = max(work.tokens, min(work.step_tokens, room(before, device)))
     whole *= after.batch_size / before.batch_size * longest / work.longest
     tokens = max(longest, min(int(whole), room(after, device)))
     labelled = max(1, work.labelled * tokens // work.tokens)
-    return Work(tokens, longest, labelled, work.steps, step)
+    pairs = work.pairs * tokens * longest // (work.tokens * work.longest)
+    return Work(tokens, longest, labelled, work.steps, step, work.held, pairs, work.repeated, work.passes)
 
 
 # ---- the estimate ----------------------------------------------------------------------------------------------
 
 
-def estimate(shape: Shape, config: TrainConfig, device: Device, work: Work | None = None, suggest=True) -> Estimate:
+def estimate(
+    shape: Shape,
+    config: TrainConfig,
+    device: Device,
+    work: Work | None = None,
+    again: Callable[[TrainConfig], Work] | None = None,
+    suggest: bool = True,
+) -> Estimate:
     """Memory and time of a run; with `suggest`, the cheapest changes that would make it fit, where it does not.
 
-    Without `work`, the most that the settings allow.
+    Without `work`, the most that the settings allow. `again` gives the work under changed settings, where the rows are
+    at hand; else it is scaled.
     """
-    work = work or assumed_work(config, device)
+    if work is None:
+        work, again = assumed_work(config, device), lambda changed: assumed_work(changed, device)
     trained = trainable(shape, config)
-    mine = _mine(shape, config, trained)
+    mine, wide = _mine(shape, config, trained), _bytes(config, device)
+    activations = int(_activations(shape, config, device, work) * SLACK.get(device.kind, 1.5))
+    logits = _logits(shape, config, work, wide)
+    copies = mine * (4 if wide == 2 else 0)  # in fp32, of weights and of gradients
     parts_ = {
         "weights": _weights(shape, config, device),
-        "adapter": 0 if config.method == "full" else mine * _bytes(config, device),
-        "gradients": mine * _bytes(config, device),
-        "optimizer": mine * (8 if _bytes(config, device) == 4 else 16),
-        "activations": int(_activations(shape, config, device, work) * SLACK.get(device.kind, 1.5)),
-        "logits": min(LOGIT_ROWS, work.labelled) * shape.vocab * (8 if _bytes(config, device) == 2 else 12),
+        "adapter": 0 if config.method == "full" else mine * wide,
+        "gradients": mine * wide + max(0, copies - activations - logits),
+        "optimizer": mine * 8 + copies,
+        "activations": activations,
+        "logits": logits,
         "runtime": int(RUNTIME.get(device.kind, GIB)),
     }
     total = sum(parts_.values())
@@ -310,7 +360,7 @@ def estimate(shape: Shape, config: TrainConfig, device: Device, work: Work | Non
     seconds = _seconds(shape, config, device, work)
     found = Estimate(verdict, total, free, parts_, trained, seconds, config.processes)
     if verdict == "exceeds" and suggest:
-        return dataclasses.replace(found, changes=tuple(_changes(shape, config, device, work)))
+        return dataclasses.replace(found, changes=tuple(_changes(shape, config, device, work, again)))
     return found
 
 
@@ -361,19 +411,44 @@ def _weights(shape: Shape, config: TrainConfig, device: Device) -> int:
 
 def _activations(shape: Shape, config: TrainConfig, device: Device, work: Work) -> float:
     """Bytes that autograd keeps for the largest piece."""
-    wide, queries = _bytes(config, device), shape.heads * shape.head
+    wide, queries, keys = _bytes(config, device), shape.heads * shape.head, shape.kv_heads * shape.head
     norms = 2 * 4 * shape.hidden  # in fp32
-    attention = 3 * queries * wide
-    # eager attention keeps its scores, in fp32 and as they are multiplied; the fused kernels do not
-    attention += (4 + wide) * shape.heads * work.longest if device.kind == "cpu" else queries * wide
+    pairs = work.pairs or work.tokens * work.longest
+    if device.kind != "cpu":  # the fused kernels keep keys and values of every head, and their output, but no scores
+        attention, scores = 4 * queries * wide, 0
+    elif shape.capped:  # eager: so does it, and the scores in fp32 and as they are multiplied
+        attention, scores = 3 * queries * wide, 4 + wide
+    else:  # training.fused: keys and values once for the heads that share them, and the probabilities
+        attention, scores = (queries + 2 * keys) * wide, wide
     mlp = (3 if shape.gated else 2) * shape.intermediate * wide
-    inputs = 0 if config.method == "prompt" else (2 * shape.hidden + queries + shape.intermediate) * wide
-    kept = work.tokens * shape.layers * (norms + attention + mlp + inputs)
+    kept = work.tokens * shape.layers * (norms + attention + mlp) + work.tokens * _inputs(shape, config) * wide
+    kept += pairs * shape.layers * shape.heads * scores + work.repeated * shape.layers * 2 * keys * wide
     if config.method != "dora":
         return kept
     # DoRA keeps its outputs before and after scaling, and the weights whose norms it takes
     outputs = sum(one.count * one.outputs for one in shape.linears)
     return kept + work.tokens * 2 * outputs * wide + 1.3 * shape.in_linears * wide
+
+
+def _inputs(shape: Shape, config: TrainConfig) -> int:
+    """Numbers kept for each token for the gradients of what is trained: the inputs of its layers."""
+    if config.method == "prompt":
+        return 0
+    chosen = shape.linears if config.method == "full" else _chosen(shape, config.targets)
+    kept = {SAME_INPUT.get(one.name, one.name): one.count * one.inputs for one in chosen}
+    if config.method == "full":
+        return sum(kept.values()) + 2 * shape.layers * shape.hidden  # the norms' weights are trained too
+    low = sum(one.count for one in chosen) * config.rank
+    if not config.dropout:
+        return sum(kept.values()) + low
+    return 2 * sum(one.count * one.inputs for one in chosen) + low  # each layer draws its own: what it left, and where
+
+
+def _logits(shape: Shape, config: TrainConfig, work: Work, wide: int) -> int:
+    """Bytes of one chunk of logits (`loss.LabelledLoss`)."""
+    rows = min(LOGIT_ROWS, work.labelled) * shape.vocab * (16 if shape.capped else 8)
+    head = config.method == "full" or config.added_tokens
+    return rows + (shape.vocab * shape.hidden * (4 + wide) if head else 0)
 
 
 def _seconds(shape: Shape, config: TrainConfig, device: Device, work: Work) -> float | None:
@@ -385,6 +460,7 @@ def _seconds(shape: Shape, config: TrainConfig, device: Device, work: Work) -> f
     tokens = (3 if config.method == "full" else 2) * work.step_tokens * work.steps + work.held * evaluations
     # several processes on a CPU have the same cores
     seconds = forward * tokens / (config.processes if device.kind == "cuda" else 1)
+    seconds += work.passes * work.steps * shape.layers * CPU_LAYER if device.kind == "cpu" else 0
     asked = sum(bool(line.strip()) for line in config.probe.splitlines()) * config.probe_tokens * evaluations
     token = GPU_TOKEN if device.kind == "cuda" else shape.numbers * _bytes(config, device) / CPU_READS
     return seconds + asked * token
@@ -393,7 +469,9 @@ def _seconds(shape: Shape, config: TrainConfig, device: Device, work: Work) -> f
 # ---- what would make it fit ------------------------------------------------------------------------------------
 
 
-def _changes(shape: Shape, config: TrainConfig, device: Device, work: Work, count: int = 3) -> Iterator[Change]:
+def _changes(
+    shape: Shape, config: TrainConfig, device: Device, work: Work, again: Callable | None, count: int = 3
+) -> Iterator[Change]:
     """The `count` cheapest changes; several at once only where none alone is enough. Cheapest: least in the result."""
     single = list(_candidates(config, device, work))
     yielded, seen = 0, set()
@@ -404,9 +482,11 @@ def _changes(shape: Shape, config: TrainConfig, device: Device, work: Work, coun
                 continue  # two values for one setting, or a larger step of a change that is enough already
             try:
                 changed = check(dataclasses.replace(config, **settings))
+                after = estimate(shape, changed, device, scaled(work, config, changed, device), suggest=False)
+                if again and after.verdict != "exceeds":  # it may fit: counted with the rows themselves
+                    after = estimate(shape, changed, device, again(changed), suggest=False)
             except PlaygroundError:
                 continue
-            after = estimate(shape, changed, device, scaled(work, config, changed, device), suggest=False)
             if after.verdict == "exceeds":
                 continue
             yield Change(settings, "; ".join(words for _, words in chosen), after)

@@ -150,12 +150,12 @@ class Visitor:
 
 
 @pytest.fixture
-def visit(chromium, app):
+def visit(chromium, request):
     """`visit(viewport=…, color_scheme=…)` opens the app; in the end nothing went to another host and nothing failed."""
     visitors = []
 
     def visit(url: str = "", **context) -> Visitor:
-        visitors.append(Visitor(chromium, url or app.url, **context))
+        visitors.append(Visitor(chromium, url or request.getfixturevalue("app").url, **context))
         return visitors[-1]
 
     yield visit

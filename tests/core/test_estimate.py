@@ -1,5 +1,6 @@
 """Memory and time from a config.json: against published sizes, measured figures, and what autograd really keeps."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -31,31 +32,98 @@ def test_the_numbers_of_known_models(name, numbers):
     assert estimate.shape_of(KNOWN[name]).numbers == pytest.approx(numbers, rel=1e-5)
 
 
-def test_does_a_7b_fit_in_24_gb():
-    one = estimate.estimate(LLAMA, TrainConfig(batch_size=1), CARD)
-    assert one.verdict == "fits"
-    assert one.parts["weights"] == pytest.approx(13.5e9, rel=0.01)
+@pytest.mark.parametrize(
+    "settings, gib, verdict",
+    [  # rows of 1,024 tokens, nothing computed twice: no activation is thrown away to be made again
+        ({"batch_size": 1}, (16, 20), "fits"),
+        ({"batch_size": 1, "method": "qlora"}, (9, 12), "fits"),
+        ({"batch_size": 1, "method": "qlora", "max_length": 512}, (6, 8.5), "fits"),
+        ({"batch_size": 1, "dtype": "float32"}, (34, 40), "exceeds"),
+        ({"batch_size": 8}, (50, 70), "exceeds"),
+        ({"batch_size": 1, "method": "full"}, (105, 130), "exceeds"),
+    ],
+)
+def test_does_a_7b_fit_in_24_gb(settings, gib, verdict):
+    found = estimate.estimate(LLAMA, TrainConfig(**settings), CARD)
+    assert gib[0] < found.total / GIB < gib[1]
+    assert found.verdict == verdict
+
+
+def test_what_would_make_a_7b_fit():
     many = estimate.estimate(LLAMA, TrainConfig(), CARD)
-    assert many.verdict == "exceeds"
     assert [list(change.settings) for change in many.changes] == [["piece_tokens"], ["batch_size"], ["max_length"]]
-    assert all(change.estimate.verdict != "exceeds" for change in many.changes)
     assert "does not fit" in many.sentence()
-    quantised = estimate.estimate(LLAMA, TrainConfig(method="qlora", batch_size=1), CARD)
-    assert quantised.parts["weights"] < one.parts["weights"] / 3
-    assert estimate.estimate(LLAMA, TrainConfig(batch_size=1), estimate.gpu("", 12 * GIB)).changes[
-        0
-    ].settings.keys() & {
-        "method",
-        "max_length",
-    }
+    small = estimate.estimate(LLAMA, TrainConfig(batch_size=1), estimate.gpu("", 12 * GIB))
+    assert [change.settings for change in small.changes] == [{"method": "qlora"}]
+    every = estimate.estimate(LLAMA, TrainConfig(method="full"), CARD)
+    assert all(change.settings["method"] == "lora" for change in every.changes)
+    assert len(every.changes) == 3
 
 
-def test_a_change_that_is_offered_makes_it_fit_when_it_is_made():
-    for free in (6, 10, 14, 18):
-        device = Device("cuda", free * GIB)
-        for change in estimate.estimate(LLAMA, TrainConfig(), device).changes:
-            changed = dataclasses.replace(TrainConfig(), **change.settings)
-            assert estimate.estimate(LLAMA, changed, device).verdict != "exceeds", (free, change.settings)
+GRID = [
+    {"method": method, "batch_size": rows, "max_length": length, "rank": rank, "dtype": dtype}
+    for method in ("lora", "dora", "full", "qlora", "prompt")
+    for rows in (1, 8)
+    for length in (256, 2048)
+    for rank in (8, 256)
+    for dtype in ("auto", "float32")
+    if rank == 8 or method in ("lora", "qlora")
+]
+
+
+@pytest.mark.parametrize("name", ["llama-7b", "llama-3.2-1b", "smollm2-135m"])
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_every_change_that_is_offered_makes_it_fit(name, kind):
+    """Asked again with the change made, the estimate gives what the offer said."""
+    shape, offered = estimate.shape_of(KNOWN[name]), 0
+    for settings in GRID:
+        config = TrainConfig(**settings)
+        need = estimate.estimate(shape, config, Device(kind, 1024 * GIB)).total
+        for share in (0.95, 0.5, 0.2):
+            device = Device(kind, int(need * share))
+            for change in estimate.estimate(shape, config, device).changes:
+                made = estimate.estimate(shape, dataclasses.replace(config, **change.settings), device)
+                assert (made.verdict, made.total) == (change.estimate.verdict, change.estimate.total), (
+                    settings,
+                    change,
+                )
+                assert made.verdict in ("fits", "tight")
+                offered += 1
+    assert offered > 100
+
+
+def some_rows(prefix: int, lengths: list[int]) -> Examples:
+    """Rows that begin alike, of which the last five tokens are trained."""
+    made = [[*range(prefix), *[i] * length] for i, length in enumerate(lengths, prefix)]
+    rows = [example(ids, [False] * (len(ids) - 5) + [True] * 5, 100_000) for ids in made]
+    return Examples(rows, rows[:2])
+
+
+@pytest.mark.parametrize("prefix", [0, 500])
+@pytest.mark.parametrize("lengths", [[40] * 16, [10, 20, 30, 900] * 4])
+@pytest.mark.parametrize("share", [0.9, 0.6])
+def test_with_rows_at_hand_a_change_is_counted_on_them(prefix, lengths, share):
+    """Half the rows are not half the tokens where they share a prefix, and cut rows may have nothing left to train."""
+    rows, config = some_rows(prefix, lengths), TrainConfig(batch_size=8, piece_tokens=100_000)
+
+    def again(changed):
+        return estimate.work_of(rows, changed, CPU)
+
+    need = estimate.estimate(SMALL, config, CPU, again(config)).total
+    device = Device("cpu", int(need * share))
+    changes = estimate.estimate(SMALL, config, device, again(config), again).changes
+    for change in changes:
+        changed = dataclasses.replace(config, **change.settings)
+        made = estimate.estimate(SMALL, changed, device, again(changed))
+        assert made.verdict in ("fits", "tight")
+        assert made.total == change.estimate.total
+        assert changed.max_length > prefix + min(lengths) - 5
+    assert changes or share < 0.9
+
+
+def test_rows_cut_until_nothing_is_trained_are_refused():
+    with pytest.raises(PlaygroundError, match="within max_length 50"):
+        estimate.work_of(some_rows(100, [10, 20]), TrainConfig(max_length=50), CPU)
 
 
 def test_nothing_is_offered_where_nothing_helps():
@@ -68,13 +136,104 @@ def test_the_three_verdicts(share, verdict):
     assert estimate.estimate(SMALL, TrainConfig(), Device("cpu", int(need * share))).verdict == verdict
 
 
-def test_the_small_model_on_a_cpu_is_what_was_measured():
-    """1.7 MB a padded token; runs of the tool recipe took 2.2 to 3.5 GiB; 1,024 tokens took 2.4 to 2.6 s."""
-    full = estimate.estimate(SMALL, TrainConfig(probe=""), CPU, Work(2048, 256, 500, 1, 1024))
-    assert full.parts["activations"] / 2048 == pytest.approx(1.7e6, rel=0.1)
-    assert full.seconds == pytest.approx(2.5, rel=0.1)
-    usual = estimate.estimate(SMALL, TrainConfig(), CPU, Work(800, 256, 300, 1, 800))
-    assert 2.2 * GIB < usual.total < 3.5 * GIB
+TOOLS = Work(600, 305, 223, pairs=142_572, repeated=720)
+FEW = Work(474, 291, 182, pairs=106_290, repeated=864)
+MEASURED = [  # settings, the work of the rows, and the GiB that the run's process had at the most
+    ({}, TOOLS, 1.56),
+    ({}, Work(708, 358, 266, pairs=181_476, repeated=864), 1.73),  # the tool recipe, all 76 steps
+    ({"batch_size": 4}, Work(438, 291, 143, pairs=106_290, repeated=576), 1.38),
+    ({"rank": 64}, FEW, 1.61),
+    ({"dtype": "float32"}, FEW, 2.02),
+    ({"method": "prompt"}, Work(490, 307, 182, pairs=115_858, repeated=960), 1.29),
+    ({"method": "dora"}, Work(480, 291, 177, pairs=103_467, repeated=864), 1.95),
+    ({"method": "qlora"}, Work(419, 291, 168, pairs=75_890, repeated=720), 1.29),
+    ({"method": "full"}, Work(580, 291, 249, pairs=134_976, repeated=1008), 3.56),
+    ({}, Work(648, 430, 335, pairs=175_106, repeated=864), 1.62),  # ReAct
+    ({}, Work(552, 86, 104, pairs=38_088), 1.38),  # instructions, which share no prefix
+    ({"batch_size": 16}, Work(696, 86, 135, pairs=45_927), 1.47),
+    ({"batch_size": 2}, Work(172, 86, 30, pairs=14_792, repeated=66), 1.04),
+    ({"method": "full"}, Work(544, 86, 107, pairs=36_992), 3.29),
+    ({"batch_size": 4}, Work(168, 42, 94, pairs=7_056), 1.01),  # the persona
+    ({"batch_size": 2}, Work(632, 316, 587, pairs=199_712), 1.64),
+    ({"method": "full", "batch_size": 1}, Work(316, 316, 299, pairs=99_856), 3.18),
+]
+
+
+@pytest.mark.parametrize("settings, work, gib", MEASURED)
+def test_the_small_model_on_a_cpu_is_what_was_measured(settings, work, gib):
+    """Within a tenth, above and below: "fits" must not lie."""
+    total = estimate.estimate(SMALL, TrainConfig(**settings), CPU, work).total / GIB
+    assert total == pytest.approx(gib, rel=0.1)
+
+
+def parts(settings: dict, work: Work = TOOLS, device: Device = CPU) -> dict:
+    return estimate.estimate(SMALL, TrainConfig(**settings), device, work).parts
+
+
+def test_the_optimizer_has_two_moments_and_in_bf16_a_copy():
+    numbers = SMALL.numbers
+    assert parts({"method": "full"})["optimizer"] == 12 * numbers
+    assert parts({"method": "full", "dtype": "float32"})["optimizer"] == 8 * numbers
+
+
+def test_fp32_gradients_count_where_they_are_more_than_the_activations_before_them():
+    small, large = parts({"method": "full"}, Work(16, 16, 4)), parts({"method": "full"}, Work(2048, 512, 300))
+    assert large["gradients"] == 2 * SMALL.numbers
+    assert small["gradients"] + small["activations"] + small["logits"] == 6 * SMALL.numbers
+    assert parts({})["gradients"] == 2 * 2_442_240
+
+
+def test_logits_are_a_chunk_and_a_trained_head_has_a_gradient():
+    vocab = SMALL.vocab
+    assert parts({}, Work(2048, 256, 100))["logits"] == 100 * vocab * 8
+    assert parts({}, Work(2048, 256, 2000))["logits"] == 512 * vocab * 8
+    head = vocab * SMALL.hidden
+    assert parts({"method": "full"}, Work(2048, 256, 100))["logits"] == 100 * vocab * 8 + head * 6
+    assert parts({"new_tokens": "<a>"}, Work(2048, 256, 100))["logits"] == 100 * vocab * 8 + head * 6
+
+
+@pytest.mark.parametrize(
+    "less, more, numbers",
+    [  # what is kept more, in numbers of 2 bytes for each of 100 tokens and 30 layers
+        ({"method": "prompt"}, {}, 2 * 576 + 576 + 1536 + 7 * 8),  # the inputs of the adapter's layers, and A's outputs
+        ({"targets": "attention"}, {}, 576 + 1536 + 3 * 8),
+        ({"targets": "q_proj"}, {"targets": "q_proj,k_proj"}, 8),  # they have one input
+        ({"targets": "q_proj"}, {"targets": "q_proj,up_proj"}, 576 + 8),
+        ({"rank": 8}, {"rank": 16}, 7 * 8),
+        ({"targets": "q_proj,v_proj"}, {"targets": "q_proj,v_proj", "dropout": 0.1}, 3 * 576),  # each draws its own
+        ({}, {"method": "full"}, 2 * 576 - 7 * 8),  # the norms' inputs, and no adapter
+    ],
+)
+def test_inputs_that_are_kept(less, more, numbers):
+    work = Work(100, 10, 5)
+    difference = parts(more, work)["activations"] - parts(less, work)["activations"]
+    assert difference / estimate.SLACK["cpu"] == pytest.approx(100 * 30 * 2 * numbers, rel=1e-3)
+
+
+def test_attention_keeps_probabilities_on_a_cpu_and_scores_where_they_are_capped():
+    one, two = (Work(100, 10, 5, pairs=number) for number in (1000, 2000))
+    for shape, device, size in (
+        (SMALL, CPU, 2),
+        (dataclasses.replace(SMALL, capped=True), CPU, 6),
+        (SMALL, CARD, 0),
+    ):
+        kept = [estimate.estimate(shape, TrainConfig(), device, work).parts["activations"] for work in (one, two)]
+        assert kept[1] - kept[0] == pytest.approx(1000 * 9 * 30 * size * estimate.SLACK[device.kind], abs=2)
+
+
+def test_a_prefix_is_copied_for_each_row():
+    plain, copied = (parts({}, Work(100, 10, 5, repeated=number))["activations"] for number in (0, 1000))
+    assert copied - plain == pytest.approx(1000 * 30 * 2 * 192 * 2 * estimate.SLACK["cpu"], abs=2)
+
+
+def test_a_soft_prompt_stands_before_the_rows():
+    rows = some_rows(0, [40] * 4)
+    plain, soft = (
+        estimate.work_of(rows, TrainConfig(batch_size=4, method=method), CPU) for method in ("lora", "prompt")
+    )
+    assert soft.tokens == plain.tokens + 16
+    assert soft.pairs == 16 * 16 + 4 * 40 * 56
+    assert soft.repeated == 4 * 16
 
 
 def test_the_time_is_that_of_the_whole_run():
@@ -85,7 +244,6 @@ def test_the_time_is_that_of_the_whole_run():
     alone = estimate.estimate(SMALL, dataclasses.replace(config, probe=""), CPU, steps).seconds
     assert alone == pytest.approx(183, rel=0.1)
     assert whole - alone == pytest.approx(30, rel=0.4)
-    assert estimate.estimate(SMALL, config, CPU, steps).total == pytest.approx(2.76 * GIB, rel=0.03)
 
 
 def test_processes_on_a_cpu_have_its_memory_together_and_gpus_their_own():
@@ -189,16 +347,22 @@ def test_an_estimate_can_be_written_down():
 
 
 def kept_per_token(method: str, attention: str, wide: bool, tokens=64) -> float:
-    """Bytes that autograd saves for each token and layer: the difference between three layers and one."""
+    """Bytes that autograd saves for each token and layer: the difference between three layers and one.
+
+    "fused" is what a run on a CPU computes with.
+    """
     torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)  # more only wait for each other at this size
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from playground.core.training import methods
+    from playground.core.training.fused import fused
 
     totals = []
     for layers in (1, 3):
         sizes = {"hidden_size": 96, "intermediate_size": 256, "vocab_size": 32, "num_hidden_layers": layers}
-        heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "attn_implementation": attention}
+        heads = {"num_attention_heads": 6, "num_key_value_heads": 2}
+        heads["attn_implementation"] = "eager" if attention == "fused" else attention
         base = LlamaForCausalLM(LlamaConfig(**sizes, **heads)).to(torch.float32 if wide else torch.bfloat16)
         model = methods.add_adapter(base, TrainConfig(method=method)).train()
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -210,7 +374,8 @@ def kept_per_token(method: str, attention: str, wide: bool, tokens=64) -> float:
                 seen[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that its place is not used again
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        ours = fused(model, methods.base_of(model)) if attention == "fused" else contextlib.nullcontext()
+        with ours, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             ids = torch.randint(0, 32, (2, tokens))
             hidden = methods.base_of(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
         totals.append(sum(size for size, _ in seen.values()))
@@ -219,11 +384,12 @@ def kept_per_token(method: str, attention: str, wide: bool, tokens=64) -> float:
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "dora"])
-@pytest.mark.parametrize("attention, kind", [("eager", "cpu"), ("sdpa", "cuda")])
+@pytest.mark.parametrize("attention, kind", [("fused", "cpu"), ("eager", "cpu"), ("sdpa", "cuda")])
 @pytest.mark.parametrize("wide", [False, True])
 def test_activations_are_what_autograd_keeps(method, attention, kind, wide):
     values = {"hidden_size": 96, "intermediate_size": 256, "vocab_size": 32, "num_hidden_layers": 1}
     shape = estimate.shape_of({**values, "num_attention_heads": 6, "num_key_value_heads": 2})
+    shape = dataclasses.replace(shape, capped=attention == "eager")
     config = TrainConfig(method=method, dtype="float32" if wide else "bfloat16")
     counted = estimate.estimate(shape, config, Device(kind, GIB), Work(128, 64, 10)).parts["activations"]
     measured = kept_per_token(method, attention, wide)

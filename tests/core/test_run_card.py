@@ -125,7 +125,7 @@ def test_a_trl_script_holds_the_template_and_the_settings():
 
 def test_the_trl_scripts_rate_is_that_of_the_run():
     """Run on real libraries once, four full-batch steps then had the losses and gradient norms of ours to 4 digits."""
-    from playground.core.training.loop import rate
+    from playground.core.training.master import rate
 
     config = TrainConfig(warmup_steps=3, final_lr_share=0.1)
     script = export.trl_script(config, "{% generation %}", 20, "someone/tiny")

@@ -18,6 +18,7 @@ torch.set_num_threads(1)  # more only wait for each other at this size
 from playground.core.training import loop, loss, methods, ranks, truth  # noqa: E402
 from playground.core.training.best import write_whole  # noqa: E402
 from playground.core.training.fused import fused  # noqa: E402
+from playground.core.training.master import Master, rate  # noqa: E402
 from playground.core.training.ranks import Ranks  # noqa: E402
 
 PREFIX = tuple(range(1, 25))
@@ -43,7 +44,7 @@ CONFIG = TrainConfig(rank=2, alpha=4.0, steps=8, batch_size=2, eval_every=4, war
 
 
 def learner(config=CONFIG, **changes):
-    return loop.add_adapter(tiny(**changes), config)
+    return methods.add_adapter(tiny(**changes), config)
 
 
 def fit(model, config=CONFIG, rows=ROWS, **more):
@@ -350,7 +351,7 @@ def test_a_sliding_window_is_not_given_a_shared_prefix():
 
 
 def test_rate_warms_up_and_ends_at_the_share_asked_for():
-    share = loop.rate(TrainConfig(warmup_steps=4, final_lr_share=0.1), 20)
+    share = rate(TrainConfig(warmup_steps=4, final_lr_share=0.1), 20)
     shares = [share(step) for step in range(20)]
     assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert shares[-1] == pytest.approx(0.1)
@@ -374,10 +375,10 @@ def test_fit_learns_and_tells():
 
 def test_bf16_adapter_learns_below_its_own_rounding():
     config = dataclasses.replace(CONFIG, learning_rate=1e-5, warmup_steps=0)
-    model = loop.add_adapter(tiny().to(torch.bfloat16), config)
+    model = methods.add_adapter(tiny().to(torch.bfloat16), config)
     a = next(p for name, p in model.named_parameters() if "lora_A" in name)
     assert a.dtype == torch.bfloat16
-    master = loop.Master([a], config)
+    master = Master([a], config)
     for _ in range(200):
         a.grad = torch.ones_like(a)
         master.step()
@@ -385,7 +386,7 @@ def test_bf16_adapter_learns_below_its_own_rounding():
     assert master.masters[0].dtype == torch.float32
     moved = (
         a.float()
-        - loop.add_adapter(tiny().to(torch.bfloat16), config)
+        - methods.add_adapter(tiny().to(torch.bfloat16), config)
         .state_dict()[next(name for name, p in model.named_parameters() if p is a)]
         .float()
     ).mean()

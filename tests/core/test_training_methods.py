@@ -421,7 +421,7 @@ OVERFIT = dataclasses.replace(
 
 
 def test_training_ends_when_the_held_out_loss_gets_no_better(tmp_path):
-    model = loop.add_adapter(tiny(), OVERFIT)
+    model = methods.add_adapter(tiny(), OVERFIT)
     outcome, events = fit(model, OVERFIT, checkpoints=tmp_path)
     evals = {v["step"]: v["eval_loss"] for kind, v in events if kind == "eval" and v["step"]}
     stop = next(v for kind, v in events if kind == "early_stop")
@@ -440,7 +440,7 @@ def test_training_ends_when_the_held_out_loss_gets_no_better(tmp_path):
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"restore_best": False}])
 def test_both_can_be_switched_off(changes, tmp_path):
     config = dataclasses.replace(OVERFIT, steps=20, **changes)
-    model = loop.add_adapter(tiny(), config)
+    model = methods.add_adapter(tiny(), config)
     outcome, events = fit(model, config, checkpoints=tmp_path)
     last = [v["eval_loss"] for kind, v in events if kind == "eval"][-1]
     if not config.patience:
@@ -455,12 +455,12 @@ def test_without_held_out_rows_there_is_nothing_to_wait_for():
     from playground.core.training.collate import Examples
 
     config = dataclasses.replace(OVERFIT, steps=12, patience=1)
-    outcome = loop.fit(loop.add_adapter(tiny(), config), Examples(ROWS, []), config, 0, lambda *a, **k: None)
+    outcome = loop.fit(methods.add_adapter(tiny(), config), Examples(ROWS, []), config, 0, lambda *a, **k: None)
     assert (outcome.step, outcome.early, outcome.best_step) == (12, False, None)
 
 
 def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(tmp_path):
-    model = loop.add_adapter(tiny(), OVERFIT)
+    model = methods.add_adapter(tiny(), OVERFIT)
     whole, events = fit(model, OVERFIT, checkpoints=tmp_path / "whole")
     seen = []
 
@@ -470,17 +470,17 @@ def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(loop.add_adapter(tiny(), OVERFIT), OVERFIT, should_stop=killed, checkpoints=tmp_path / "cut")
-    again = loop.add_adapter(tiny(), OVERFIT)
+        fit(methods.add_adapter(tiny(), OVERFIT), OVERFIT, should_stop=killed, checkpoints=tmp_path / "cut")
+    again = methods.add_adapter(tiny(), OVERFIT)
     resumed, more = fit(again, OVERFIT, checkpoints=tmp_path / "cut")
     assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
     assert losses(more) == losses(events)[-len(losses(more)) :]
     for one, two in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
     # over once more, killed after its end: nothing is trained, the best weights come back
-    ended, none = fit(loop.add_adapter(tiny(), OVERFIT), OVERFIT, checkpoints=tmp_path / "cut")
+    ended, none = fit(methods.add_adapter(tiny(), OVERFIT), OVERFIT, checkpoints=tmp_path / "cut")
     assert losses(none) == []
     assert (ended.early, ended.eval_loss) == (True, whole.eval_loss)
     extended = dataclasses.replace(OVERFIT, steps=80)
-    longer, _ = fit(loop.add_adapter(tiny(), extended), extended, checkpoints=tmp_path / "cut")
+    longer, _ = fit(methods.add_adapter(tiny(), extended), extended, checkpoints=tmp_path / "cut")
     assert longer.step > whole.step

@@ -1,12 +1,9 @@
 """Exports of a run: what is written, that it is what was trained, and what cannot be had said in a sentence."""
 
-import base64
 import dataclasses
 import json
 import shutil
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +15,7 @@ from playground.errors import PlaygroundError
 from playground.services import exports, runs
 from playground.services.exports import Export, Exporter
 from playground.services.runs import Events
+from tests.hub import running
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -345,51 +343,21 @@ def test_a_base_that_is_not_here_is_a_sentence(world):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A stand-in for the Hub that keeps what it was sent; `answers` overrides statuses by path."""
-    seen = SimpleNamespace(requests=[], tokens=set(), statuses={})
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            seen.requests.append((self.path, body))
-            seen.tokens.add(self.headers.get("Authorization"))
-            status = next((code for part, code in seen.statuses.items() if part in self.path), 200)
-            answer = {"url": f"{seen.url}/ada/tiny", "commitUrl": f"{seen.url}/c/1", "commitOid": "1"}
-            if "/preupload/" in self.path:
-                sent = [file["path"] for file in json.loads(body)["files"]]
-                how = {"uploadMode": "regular", "shouldIgnore": False}
-                answer = {"files": [{"path": path, **how} for path in sent]}
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    seen.url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", seen.url)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield seen
-    server.shutdown()
-    server.server_close()
+    with running() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield hub
 
 
 def test_pushing_sends_the_adapter_with_a_model_card_and_keeps_no_token(world, hub):
     exporter, run = world
     done = made(exporter, "hub", run, repo="ada/tiny", token="hf_secret")
     assert done.url == f"{hub.url}/ada/tiny"
-    assert hub.tokens == {"Bearer hf_secret"}
+    assert hub.tokens == {"hf_secret"}
     created = json.loads(next(body for path, body in hub.requests if path.endswith("/repos/create")))
     assert "private" in (created.get("visibility"), "private" if created.get("private") else "")
-    lines = next(body for path, body in hub.requests if "/commit/" in path).splitlines()
-    sent = {}
-    for line in map(json.loads, lines):
-        if line["key"] == "file":
-            sent[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+    sent = hub.committed()
     assert {"adapter_model.safetensors", "adapter_config.json", "playground.json", "README.md"} == set(sent)
     assert json.loads(sent["adapter_config.json"])["base_model_name_or_path"] == "someone/tiny"
     assert b"base_model: someone/tiny" in sent["README.md"]
@@ -399,7 +367,7 @@ def test_pushing_sends_the_adapter_with_a_model_card_and_keeps_no_token(world, h
 
 def test_a_hub_that_refuses_is_a_sentence(world, hub):
     exporter, run = world
-    hub.statuses["/repos/create"] = 403
+    hub.refused["hf_secret"] = 403
     with pytest.raises(PlaygroundError, match="answered with 403 for ada/tiny .the token may not write there"):
         made(exporter, "hub", run, repo="ada/tiny", token="hf_secret")
 

@@ -18,9 +18,10 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # more only wait for each other at this size
 
 from playground.core.scoring import Score  # noqa: E402
-from playground.core.training import formats, loop, truth  # noqa: E402
+from playground.core.training import formats, loop, master, truth  # noqa: E402
 from playground.core.training.recipes import recipe  # noqa: E402
 from playground.services import trainer  # noqa: E402
+from playground.services.trainer import keep  # noqa: E402
 
 ROWS = [
     {"instruction": f"Say {word} twice", "output": f"{word} {word}"} for word in ("one", "two", "three", "four", "five")
@@ -222,7 +223,7 @@ def test_a_failed_truth_check_fails_the_run(world, monkeypatch):
 
 
 def test_a_tool_recipe_counts_exact_calls(world, monkeypatch):
-    monkeypatch.setattr(trainer, "SCORED_ROWS", 8)
+    monkeypatch.setattr(keep, "SCORED_ROWS", 8)
     run, result = world[0](recipe="tool-calling", template="chatml-tools")
     assert result["scores"]["rows"] == 8
     assert 0 <= result["scores"]["tuned"] <= 1
@@ -234,7 +235,7 @@ def test_a_tool_recipe_counts_exact_calls(world, monkeypatch):
     [("json-calls", "chatml"), ("think-first", "reasoning"), ("react", "react"), ("persona", "chatml")],
 )
 def test_other_recipes_count_what_they_teach(world, monkeypatch, name, template):
-    monkeypatch.setattr(trainer, "SCORED_ROWS", 6)
+    monkeypatch.setattr(keep, "SCORED_ROWS", 6)
     monkeypatch.setattr("playground.core.training.scores.LONGEST", dict.fromkeys(formats.SCORES, 4))
     _, result = world[0](recipe=name, template=template)
     scores = result["scores"]
@@ -292,7 +293,7 @@ def test_a_viewer_that_is_not_installed_is_named_before_anything_is_trained(worl
 
 def test_a_soft_prompt_that_learned_nothing_fails_the_run(world, monkeypatch):
     """Weights that stay as they were drawn change the model too."""
-    monkeypatch.setattr(loop.Master, "step", lambda self: 0.0)
+    monkeypatch.setattr(master.Master, "step", lambda self: 0.0)
     run, _ = world[0](method="prompt")
     assert (run.state, run.status.reason) == ("failed", "truth")
     assert "all its soft prompts are as at the start" in run.status.sentence
@@ -322,7 +323,7 @@ def test_the_untuned_score_of_pissa_is_that_of_the_original_base(world, monkeypa
             seen.append(model(input_ids=torch.arange(8)[None]).logits.float())
         return Score(1, 0, {})
 
-    monkeypatch.setattr(trainer, "_score", score)
+    monkeypatch.setattr(keep, "score", score)
     for method in ("lora", "pissa"):
         world[0](method=method, recipe="persona", dtype="float32")
     tuned, untuned, pissa_untuned, pissa_tuned = seen

@@ -252,6 +252,7 @@ def test_the_notebook_and_the_card_need_no_adapter(services):
 def test_the_command_line_makes_the_same_export_and_holds_no_token():
     assert exporting.command("a", "merged", "float32", "", True) == "playground export a --as merged --dtype float32"
     assert exporting.command("a", "hub", "auto", "ada/a", False) == "playground export a --as hub --repo ada/a --public"
+    assert exporting.command("a", "hub", "auto", None, True) == "playground export a --as hub --repo OWNER/NAME"
     shown = exporting.choose("hub")
     assert [update["visible"] for update in shown] == [False, True, True, True]
 

@@ -17,7 +17,7 @@ from playground.errors import PlaygroundError
 IGNORE = -100
 # A shared prefix shorter than this is not worth a forward pass of its own.
 MIN_PREFIX = 16
-# Padded tokens in one forward and backward pass; a step of more is done in pieces. About 1.7 MB each for a model of
+# Padded tokens in one forward and backward pass; a step of more is done in pieces. About 1 MB each for a model of
 # 135M, so this sets the peak memory; on two cores, pieces of 768 tokens took about a quarter longer.
 TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2_048}
 # A pass of its own costs about as much as this share of the tokens that one may have: 51 on a CPU, 409 on CUDA.
@@ -211,10 +211,10 @@ def batch(rows: list[Example], share: bool = True) -> Batch:
     return Batch(rows[0].ids[:length], rest)
 
 
-def held_batches(examples: Examples, config: TrainConfig) -> list[Batch]:
-    """The held-out rows as an evaluation runs them: sorted, so that padding stays small."""
-    held = sorted(examples.held_out, key=lambda row: len(row.ids))
-    return [batch(held[i : i + config.batch_size]) for i in range(0, len(held), config.batch_size)]
+def held_batches(examples: Examples, config: TrainConfig, room: int) -> list[Batch]:
+    """The held-out rows as an evaluation runs them: sorted, so that padding stays small, in pieces like a step's."""
+    held, size = sorted(examples.held_out, key=lambda row: len(row.ids)), config.batch_size
+    return [piece for i in range(0, len(held), size) for piece in parts(batch(held[i : i + size]), room)]
 
 
 def parts(whole: Batch, tokens: int) -> list[Batch]:

@@ -85,25 +85,25 @@ def choose(kind: str) -> list:
     return [gr.update(visible=kind in FOLDERS), hub, hub, hub]
 
 
-def command(selected: str | None, kind: str, dtype: str, repo: str, private: bool) -> str:
-    """The line that makes the same export; the token is never in it."""
+def command(selected: str | None, kind: str, dtype: str, repo: str | None, private: bool) -> str:
+    """The line that makes the same export; the token is never in it. A field that was never shown is None."""
     words = ["playground", "export", selected or "RUN", "--as", kind]
     if kind in FOLDERS and dtype != "auto":
         words += ["--dtype", dtype]
     if kind == "hub":
-        words += ["--repo", repo.strip() or "OWNER/NAME", *([] if private else ["--public"])]
+        words += ["--repo", (repo or "").strip() or "OWNER/NAME", *([] if private else ["--public"])]
     return shlex.join(words)
 
 
 def run_export(
-    services: Services, selected: str | None, kind: str, dtype: str, repo: str, token: str, private: bool
+    services: Services, selected: str | None, kind: str, dtype: str, repo: str | None, token: str | None, private: bool
 ) -> Iterator[tuple]:
     """What is being done, and at the end what was made: export button, cancel button, sentence, file."""
     if not selected:
         raise PlaygroundError("select a run first")
     run = runs.find(services.paths, selected)
     options = {"dtype": dtype} if kind in FOLDERS else {}
-    options |= {"repo": repo, "token": token, "private": private} if kind == "hub" else {}
+    options |= {"repo": repo or "", "token": token or "", "private": private} if kind == "hub" else {}
     exporter = Exporter(services.paths, services.sources, services.templates)
     busy = gr.update(interactive=False), gr.update(visible=True)
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:  # gradio takes a copy of what is downloaded
@@ -137,4 +137,8 @@ def result_html(made: Export) -> str:
     where = ""
     if made.kind in FOLDERS:
         where = f"<p>It is on the app's machine in <code>{html.escape(str(made.path))}</code></p>"
-    return f'<div class="export"><p>{html.escape(made.sentence)}</p>{where}</div>'
+    said = html.escape(made.sentence)
+    if made.url:
+        address = html.escape(made.url)
+        said = said.replace(address, f'<a href="{address}" target="_blank" rel="noopener">{address}</a>')
+    return f'<div class="export"><p>{said}</p>{where}</div>'

@@ -45,8 +45,9 @@ def before_run(config: TrainConfig, folder: Path, examples: Examples, steps: int
     """The estimate for rows that were counted, as HTML; "" where the model does not say its shape."""
     try:
         shape, device = estimate.read_shape(folder), this_device()
-        work = replace(estimate.work_of(examples, config, device), steps=steps)
-        return short_html(estimate.estimate(shape, config, device, work), steps)
+        again = partial(estimate.work_of, examples, device=device)
+        work = replace(again(config), steps=steps)
+        return short_html(estimate.estimate(shape, config, device, work, again), steps)
     except PlaygroundError:
         return ""
 
