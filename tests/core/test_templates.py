@@ -474,7 +474,7 @@ NESTED = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% e
 )
 def test_a_template_that_outgrows_its_bounds_is_stopped(text, sentence, monkeypatch):
     # short where time is to run out, long where a busy machine must not let it
-    monkeypatch.setattr(sandbox, "DEADLINE", 0.5 if text == NESTED else 20)
+    monkeypatch.setattr(sandbox, "DEADLINE", 0.3 if text == NESTED else 20)
     render(foreign("ok"), SIMPLE)  # the worker stands
     start = time.monotonic()
     with pytest.raises(PlaygroundError, match=sentence):
