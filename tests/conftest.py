@@ -5,14 +5,16 @@ import json
 import os
 from pathlib import Path
 
-# Before torch: nothing here is compiled, and bitsandbytes would load the whole compiler when it is imported.
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from playground.core.tokenizer import Tokenizer
+
+# Before torch: nothing here is compiled, and bitsandbytes would load the whole compiler with itself.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+# While everything is imported nothing becomes garbage, and looking for it takes seconds.
+gc.disable()
 
 # Folders whose tests carry the folder's name as a marker, and run only where `-m` asks for them.
 SUITES = ("integration", "real_model", "browser")
@@ -48,6 +50,7 @@ def pytest_collection_finish():
     """What was imported and collected stays: a look through those million objects would cost each run of a trainer,
     which frees its memory, a quarter of a second."""
     gc.freeze()
+    gc.enable()
 
 
 CORPUS = [
