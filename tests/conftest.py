@@ -47,8 +47,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported and collected stays: a look through those million objects would cost each run of a trainer,
-    which frees its memory, a quarter of a second."""
+    """What was imported and collected stays: a look through those million objects costs a quarter of a second."""
     gc.freeze()
     gc.enable()
 
