@@ -2,6 +2,8 @@
 
 import gc
 import json
+import os
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -9,11 +11,45 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from playground.core.tokenizer import Tokenizer
 
+# Before torch: nothing here is compiled, and bitsandbytes would load the whole compiler with itself.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+# While everything is imported nothing becomes garbage, and looking for it takes seconds.
+gc.disable()
+
+# Folders whose tests carry the folder's name as a marker, and run only where `-m` asks for them.
+SUITES = ("integration", "real_model", "browser")
+HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path, config):
+    """What `-m` leaves out is not even imported."""
+    name, wanted = collection_path.name, config.option.markexpr
+    left_out = f"not {name}" in wanted or (wanted in SUITES and name != wanted)
+    return True if left_out and collection_path.parent == HERE else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`-n 2` gives each process half of the files, so that what a file's tests share is made once."""
+    if config.option.dist == "load":
+        from xdist.scheduler import WorkStealingScheduling
+
+        return WorkStealingScheduling(config, log)
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        suite = item.path.relative_to(HERE).parts[0]
+        if suite in SUITES:
+            item.add_marker(suite)
+
 
 def pytest_collection_finish():
-    """What was imported and collected stays: a look through those million objects would cost each run of a trainer,
-    which frees its memory, a quarter of a second."""
+    """What was imported and collected stays: a look through those million objects costs a quarter of a second."""
     gc.freeze()
+    gc.enable()
 
 
 CORPUS = [

@@ -1,8 +1,6 @@
 """Arrows point down: app, cli, commands, bench → ui → services → core → config, errors."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -134,22 +132,3 @@ def test_a_wrong_import_is_found(module, source, fault):
 )
 def test_a_right_import_is_left_alone(module, source):
     assert faults(source, module) == []
-
-
-def modules_after(*names: str) -> set[str]:
-    """The top-level modules that are loaded once `names` have been imported in a fresh process."""
-    script = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    return {name.split(".")[0] for name in done.stdout.split()}
-
-
-def test_text_only_modules_load_without_torch_transformers_or_gradio():
-    there = [path for path in files() if any(is_under(name_of(path), f"playground.core.{name}") for name in TEXT_ONLY)]
-    assert len(there) > 8
-    assert modules_after(*map(name_of, there)) & {"torch", "transformers", "peft", "gradio"} == set()
-
-
-def test_the_page_loads_without_torch_transformers_or_peft():
-    loaded = modules_after("playground.ui.app", "playground.services.engine", "playground.services.jobs")
-    assert loaded & {"torch", "transformers", "peft", "datasets", "trl"} == set()
-    assert "gradio" in loaded

@@ -1,7 +1,5 @@
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -244,14 +242,6 @@ def test_help_names_every_field_of_a_mapping(capsys):
     assert all(
         f"--{name}" in out for name in ("prompt", "answer", "system", "reasoning", "messages", "tools", "format")
     )
-
-
-def test_nothing_heavy_is_imported(tmp_path):
-    file = upload(tmp_path, "a.jsonl", QA)
-    script = "import sys; from playground import cli; cli.main(['data', 'check', sys.argv[1]]); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True)
-    assert {*done.stdout.split()} & {"torch", "transformers", "gradio", "datasets", "pyarrow", "pandas"} == set()
-    assert datasets.__name__ in done.stdout
 
 
 def test_tool_calls_for_any_schemas(capsys, tmp_path):

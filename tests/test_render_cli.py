@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -101,15 +99,6 @@ def test_one_sentence_and_a_status_where_it_fails(arguments, sentence, capsys, e
     assert out == ""
     assert sentence in err
     assert err.count("\n") == 1
-
-
-def test_no_heavy_import_for_text():
-    code = (
-        "import sys; from playground.commands import render; import playground.core.templates, playground.core.datasets"
-    )
-    heavy = "print([m for m in ('torch', 'transformers', 'gradio', 'pandas', 'numpy') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared/data is not there")

@@ -235,7 +235,7 @@ def test_a_template_that_hangs_ends_the_work(tokenizer, monkeypatch):
 
 
 def test_one_slow_row_is_a_problem_of_its_own(tokenizer, monkeypatch):
-    monkeypatch.setattr(templates.sandbox, "DEADLINE", 0.5)
+    monkeypatch.setattr(templates.sandbox, "DEADLINE", 0.3)
     slow = "{% if messages[0].content == 'slow' %}{% for i in range(99999) %}{% for j in range(9999) %}{% endfor %}"
     found = whole(
         [talk("a", "b"), talk("slow", "b"), talk("c", "d")],

@@ -474,7 +474,7 @@ NESTED = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% e
 )
 def test_a_template_that_outgrows_its_bounds_is_stopped(text, sentence, monkeypatch):
     # short where time is to run out, long where a busy machine must not let it
-    monkeypatch.setattr(sandbox, "DEADLINE", 0.5 if text == NESTED else 20)
+    monkeypatch.setattr(sandbox, "DEADLINE", 0.3 if text == NESTED else 20)
     render(foreign("ok"), SIMPLE)  # the worker stands
     start = time.monotonic()
     with pytest.raises(PlaygroundError, match=sentence):
@@ -537,53 +537,3 @@ def test_published_renders_are_byte_exact():
         context = dict(case["context"])
         conversation = Conversation(context.pop("messages"), context.pop("tools", None) or [], context)
         assert render(foreign(case["chat_template"]), conversation).text == case["expected"], case["id"]
-
-
-TOOL = CALLING.tools[0]
-ID = "abcdefghi"
-FIVE_KINDS = {
-    "single turn": Conversation([USER]),
-    "system and user": Conversation([{"role": "system", "content": "Be brief."}, USER]),
-    "multi-turn": Conversation([USER, ANSWER, {"role": "user", "content": "Bye"}, ANSWER]),
-    "tools": Conversation(
-        [
-            USER,
-            {
-                "role": "assistant",
-                "content": "",
-                "tool_calls": [
-                    {"type": "function", "id": ID, "function": {"name": "calculator", "arguments": {"expression": "1"}}}
-                ],
-            },
-            {"role": "tool", "content": "1", "name": "calculator", "tool_call_id": ID},
-            ANSWER,
-        ],
-        [TOOL],
-    ),
-    "reasoning": Conversation([USER, {**ANSWER, "reasoning_content": "Hm."}]),
-}
-# Its macros read a loop variable of their caller and it assigns to a message: not Jinja, whatever engine ran it.
-NOT_JINJA = {("MiroThinker.jinja", kind) for kind in ("multi-turn", "tools", "reasoning")}
-
-
-@needs_shared
-def test_every_real_template_renders_or_refuses_in_its_own_words():
-    files = sorted((SHARED / "chat_templates").rglob("*.jinja"))
-    assert len(files) >= 179
-    failed, refused, reshaped = [], 0, 0
-    for file in files:
-        template = load(str(file))
-        for kind, conversation in FIVE_KINDS.items():
-            given = Conversation(conversation.messages, conversation.tools, {"bos_token": "<s>", "eos_token": "</s>"})
-            try:
-                rendered = render(template, given, spans=kind == "tools")
-            except PlaygroundError as error:
-                if "refuses this conversation" in str(error):
-                    refused += 1
-                elif (file.name, kind) not in NOT_JINJA:
-                    failed.append(f"{kind}: {error}")
-            else:
-                reshaped += bool(rendered.shape)
-                assert "".join(text for text, _, _ in pieces(rendered)) == rendered.text
-    assert not failed
-    assert (refused, reshaped) == (31, 38)

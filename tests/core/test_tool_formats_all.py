@@ -492,42 +492,6 @@ def test_the_format_of_a_pasted_template(call, name):
     assert (found.NAME if found else None) == name
 
 
-REAL = {
-    "llamacpp/Kimi-K2-Instruct": "kimi_k2",
-    "llamacpp/openai-gpt-oss-120b": "gpt_oss",
-    "llamacpp/mistralai-Mistral-Nemo-Instruct-2407": "mistral",
-    "llamacpp/LFM2-8B-A1B": "lfm2",
-    "trl/deepseekv3": "deepseek_v3",
-    "vllm/tool_chat_template_llama4_pythonic": "pythonic",
-    "vllm/tool_chat_template_phi4_mini": "phi4_mini",
-    "vllm/tool_chat_template_xlam_qwen": "xlam",
-    "llamacpp/ByteDance-Seed-OSS": "seed_oss",
-    "llamacpp/deepseek-ai-DeepSeek-V3.1": "deepseek_v31",
-    "llamacpp/deepseek-ai-DeepSeek-V3.2": "deepseek_v32",
-    "llamacpp/deepseek-ai-DeepSeek-V4": "deepseek_v32",
-    "llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use": "cohere",
-    "llamacpp/CohereForAI-c4ai-command-r-plus-tool_use": "command_r",
-    "llamacpp/Apertus-8B-Instruct": "apertus",
-    "llamacpp/GigaChat3-10B-A1.8B": "gigachat",
-    "llamacpp/GigaChat3.1-10B-A1.8B": "gigachat",
-    "llamacpp/meetkai-functionary-medium-v3.1": "functionary_v31",
-    "llamacpp/meetkai-functionary-medium-v3.2": "functionary_v32",
-    "llamacpp/google-gemma-4-31B-it": "gemma4",
-    "vllm/tool_chat_template_gemma4": "gemma4",
-    "llamacpp/HuggingFaceTB-SmolLM3-3B": None,
-}
-
-
-def test_the_formats_of_real_templates():
-    from playground.core import templates
-
-    folder = SHARED / "chat_templates"
-    if not folder.exists():
-        pytest.skip("the shared chat templates are not on this machine")
-    found = {name: tool_formats.for_template(templates.load(str(folder / f"{name}.jinja"))) for name in REAL}
-    assert {name: format.NAME if format else None for name, format in found.items()} == REAL
-
-
 def test_the_shared_cases():
     path = SHARED / "tool_calls" / "cases.jsonl"
     if not path.exists():

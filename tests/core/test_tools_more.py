@@ -286,10 +286,11 @@ def test_the_data_is_whole():
     articles = json.loads(encyclopedia.ARTICLES.read_text(encoding="utf-8"))
     titles = [article["title"] for article in articles]
     assert len(set(titles)) == len(titles) >= 150
+    index = encyclopedia.Index(articles)
     for article in articles:
         assert article["text"].endswith(".")
         assert 20 < len(article["text"]) < 400
-        found = encyclopedia.Index(articles).best(article["title"], 1)[0]["title"]
+        found = index.best(article["title"], 1)[0]["title"]
         assert found == article["title"]
     words = json.loads(dictionary.WORDS.read_text(encoding="utf-8"))
     assert len(words) >= 150

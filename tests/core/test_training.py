@@ -1,7 +1,9 @@
 """The fine-tune's own parts on a two-layer Llama: labels, the shared prefix, the loop, resuming, the truth check."""
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -25,12 +27,20 @@ PREFIX = tuple(range(1, 25))
 
 
 def tiny(seed=0, **changes):
+    """A model of its own for each caller, and the random numbers as they are once it is drawn."""
+    model, state = drawn(seed, **changes)
+    torch.set_rng_state(state)
+    return copy.deepcopy(model)
+
+
+@functools.cache
+def drawn(seed, **changes):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     settings = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": "eager"}
-    return LlamaForCausalLM(LlamaConfig(**settings | heads | changes)).eval()
+    return LlamaForCausalLM(LlamaConfig(**settings | heads | changes)).eval(), torch.get_rng_state()
 
 
 def row(*rest, trained=3, prefix=PREFIX):

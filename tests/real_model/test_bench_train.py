@@ -8,8 +8,6 @@ import pytest
 from playground import cli
 from playground.bench import trainers
 
-pytestmark = pytest.mark.real_model
-
 
 def test_every_way_that_is_here_trains_the_same_curve(capsys):
     words = ["--rows", "own", "--steps", "3", "--warmup", "1", "--rounds", "1", "--batch-size", "2"]

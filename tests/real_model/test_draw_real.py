@@ -9,8 +9,6 @@ from playground.core.tools import ToolError
 from playground.errors import PlaygroundError
 from playground.services import draw
 
-pytestmark = pytest.mark.real_model
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -15,7 +15,6 @@ from playground.services.runs import Events
 from playground.services.sources import Sources
 from playground.services.templates import Templates
 
-pytestmark = pytest.mark.real_model
 NAME = "smollm2-135m-instruct"
 COUNT = 24
 PROMPTS = ("What is 23 * 47?", "Name three primary colours.")

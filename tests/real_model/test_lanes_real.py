@@ -11,7 +11,6 @@ from playground.services.engine import Lane
 from playground.services.turns import EngineTurn
 from tests.real_model.conftest import NAME
 
-pytestmark = pytest.mark.real_model
 GREEDY = SamplingConfig(temperature=0.0, repetition_penalty=1.0, max_new_tokens=100)
 TOOLS = [calculator.make(), weather.make(None)]
 

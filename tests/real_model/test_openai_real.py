@@ -22,7 +22,6 @@ from playground.services.openai_server import router
 from playground.services.remote import Endpoint, Remotes
 from tests.real_model.conftest import NAME
 
-pytestmark = pytest.mark.real_model
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 
 

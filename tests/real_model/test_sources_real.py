@@ -14,7 +14,6 @@ import pytest
 from playground.config import Paths
 from playground.services.sources import Sources
 
-pytestmark = pytest.mark.real_model
 NAME = "smollm2-135m-instruct"
 
 

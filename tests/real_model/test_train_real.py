@@ -14,7 +14,6 @@ from playground.services import runs
 from playground.services.jobs import Jobs
 from playground.services.sources import Sources
 
-pytestmark = pytest.mark.real_model
 NAME = "smollm2-135m-instruct"
 PATIENCE = 600  # seconds; a loaded machine is slow
 

@@ -2,7 +2,6 @@ import gzip
 import http.server
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -341,7 +340,7 @@ def test_what_the_hub_answers(status, code, sentence, monkeypatch):
             pass
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     try:
         if sentence is None:
@@ -471,9 +470,3 @@ def test_what_the_library_says_becomes_a_sentence(said, sentence):
     with pytest.raises(PlaygroundError) as error:
         list(hub_rows.rows("o/n", config, "y", 2, load))
     assert str(error.value).startswith(sentence)
-
-
-def test_nothing_heavy_is_imported():
-    script = "import sys, playground.services.datasets; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) & {"torch", "transformers", "gradio", "datasets", "pyarrow", "pandas"} == set()

@@ -1,8 +1,6 @@
 """Lanes that are held to valid calls, on the tiny model of the engine's tests."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -82,9 +80,3 @@ def test_a_constraint_without_a_grammar_is_refused_before_anything_runs(engine, 
     with pytest.raises(PlaygroundError, match=sentence):
         engine.reply(lane(home, constraint=constraint), with_tools(schemas))
     assert engine.models() == []
-
-
-def test_an_engine_without_constraints_does_not_import_llguidance():
-    script = "import playground.services.engine, playground.core.generation, sys; print('llguidance' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import errors
 
 from playground.config import Paths
+from playground.core import sandbox
 from playground.core import templates as core
 from playground.core.messages import Conversation
 from playground.errors import PlaygroundError
@@ -18,6 +19,7 @@ from playground.services.templates import Templates, safe_name
 
 SAY = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 SHORT = "{{ messages[0].content }}"
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "chat_templates"
 
 
@@ -143,10 +145,12 @@ def test_removing(templates):
         ("a\n{{ messages | nope }}", "mistake in line 2: No filter named 'nope'"),
         ("x" * 200_001, "200 KB, this one has 200 KB"),
         ("{{ '\ud800' }}", "surrogate"),
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "was stopped.*2 seconds"),
+        (ENDLESS, r"was stopped.*0\.3 seconds"),
     ],
 )
-def test_what_cannot_be_used_is_not_kept(templates, text, sentence):
+def test_what_cannot_be_used_is_not_kept(templates, text, sentence, monkeypatch):
+    if text == ENDLESS:
+        monkeypatch.setattr(sandbox, "DEADLINE", 0.3)
     with pytest.raises(PlaygroundError, match=sentence):
         templates.save("bad", text)
     assert templates.mine() == []

@@ -12,6 +12,7 @@ from playground.services.downloads import Progress
 from playground.services.fetches import Fetch
 from playground.ui import app, theme
 from playground.ui.common import fetch_notice, shown
+from tests.ui.conftest import make_services
 
 MODEL = "smollm2-135m-instruct"
 PROGRESS = Progress("downloading", 41e6, 93e6, 12e6, 4.3)
@@ -128,8 +129,9 @@ def test_every_tab_brings_its_css_and_the_titles_stand_in_order():
     assert all(tab.CSS in app.CSS for _, tab in app.TABS)
 
 
-@pytest.fixture
-def page(services):
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    services = make_services(tmp_path_factory.mktemp("page"))
     with gr.Blocks() as page:
         for tab in (app.arena_tab, app.train_tab, app.tools_tab, app.preview_tab):
             tab.build(services)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import gradio as gr
@@ -29,13 +30,20 @@ def vote(services, left, right, choice, session="", category="", replies=("one",
     return ticket.id
 
 
-@pytest.fixture
-def voted(services):
-    """Tuned beats instruct beats base, nearly always."""
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A file of votes: tuned beats instruct beats base, nearly always."""
+    services = make_services(tmp_path_factory.mktemp("voted"))
     for first, second in ((TUNED, INSTRUCT), (INSTRUCT, BASE), (TUNED, BASE)):
         for number in range(8):
             vote(services, first, second, "right" if number == 0 else "left", "Monday", "writing")
             vote(services, second, first, "right", "Tuesday", "maths")
+    return services.paths.votes
+
+
+@pytest.fixture
+def voted(services, counted):
+    shutil.copy(counted, services.paths.votes)
     return services
 
 

@@ -20,6 +20,7 @@ from playground.ui.lab.shared import Lab, Reader
 MODEL = "smollm2-135m-instruct"
 EXAMPLE = '{"messages": [{"role": "user", "content": "Hello <b>"}, {"role": "assistant", "content": "Hi"}]}'
 SAY = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 SHORT = "{{ messages[0].content }}"
 
 
@@ -90,13 +91,12 @@ def test_a_syntax_error_marks_its_place_and_keeps_the_last_card(reader):
     [
         ("a\n{{ messages.content.text }}", "<b>Line 2, column"),
         ("{{ raise_exception('only <one> turn') }}", "refuses this conversation: only &lt;one&gt; turn"),
-        (
-            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-            "runs longer than 2 seconds",
-        ),
+        (ENDLESS, "runs longer than 0.3 seconds"),
     ],
 )
-def test_an_error_of_the_rendering_is_shown_instead_of_the_card(reader, text, says):
+def test_an_error_of_the_rendering_is_shown_instead_of_the_card(reader, text, says, monkeypatch):
+    if text == ENDLESS:
+        monkeypatch.setattr(sandbox, "DEADLINE", 0.3)
     problem, preview, _ = draw(reader, text)
     assert (says in problem, preview) == (True, ""), problem
 

@@ -15,6 +15,7 @@ from playground.ui import scorecard as panel
 from playground.ui import tools_tab
 from playground.ui.scorecard import ALL, NOT_VALID
 from tests.services.test_scorecards import CALL, Engine, Reply
+from tests.ui.conftest import make_services
 
 MODEL = "smollm2-135m-instruct"
 EVIL = '<img src=x onerror="alert(1)">'
@@ -32,12 +33,15 @@ def engine():
     return FakeEngine()
 
 
+def around(engine, services):
+    """What the panel takes of the services, with this engine."""
+    names = ("paths", "sources", "templates", "datasets")
+    return SimpleNamespace(engine=engine, model=MODEL, **{name: getattr(services, name) for name in names})
+
+
 @pytest.fixture
 def services(services, engine):
-    sources, known = services.sources, services.templates
-    return SimpleNamespace(
-        paths=services.paths, sources=sources, engine=engine, templates=known, model=MODEL, datasets=services.datasets
-    )
+    return around(engine, services)
 
 
 @pytest.fixture
@@ -45,13 +49,13 @@ def cards(services, engine):
     return Scorecards(services.paths, engine, pause=engine.step)
 
 
-@pytest.fixture
-def laid_out(services, cards, monkeypatch):
-    """The page, and the view that its handlers write to."""
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory):
+    """The page, and the view that its handlers write to: laid out once, because they only name its parts."""
     made = []
-    monkeypatch.setattr(panel, "View", lambda *parts, make=panel.View: made.append(make(*parts)) or made[0])
-    with gr.Blocks() as page:
-        panel.build(services, cards)
+    with pytest.MonkeyPatch.context() as patch, gr.Blocks() as page:
+        patch.setattr(panel, "View", lambda *parts, make=panel.View: made.append(make(*parts)) or made[0])
+        panel.build(around(FakeEngine(), make_services(tmp_path_factory.mktemp("page"))))
     return page, made[0]
 
 

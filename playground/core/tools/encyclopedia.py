@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -39,8 +40,13 @@ def make(
     clock: Callable[[], float] = time.monotonic,
 ) -> Tool:
     """The tool. `fetch(url, timeout)` returns JSON or raises OSError; without it only our own articles answer."""
-    articles = json.loads(path.read_text(encoding="utf-8"))
-    return schema.tool(Search(Live(fetch, clock), Index(articles)).search)
+    return schema.tool(Search(Live(fetch, clock), _index(path)).search)
+
+
+@lru_cache(maxsize=2)
+def _index(path: Path) -> "Index":
+    """Made once: the tool is made for its schema alone, too."""
+    return Index(json.loads(path.read_text(encoding="utf-8")))
 
 
 class Search:

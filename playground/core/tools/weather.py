@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -76,15 +77,26 @@ class City:
 
 
 def load_cities(path: Path = ASSETS / "climate.csv") -> list[City]:
+    return list(_table(path))
+
+
+# Read once: whoever asks only for a schema makes a tool too, and question sets do so hundreds of times.
+@lru_cache(maxsize=2)
+def _table(path: Path) -> tuple[City, ...]:
     with path.open(encoding="utf-8", newline="") as file:
-        return [
+        return tuple(
             City(
                 row["city"], row["country"], row["region"], float(row["latitude"]), float(row["longitude"]),
                 *(int(row[month]) for month in ("jan", "apr", "jul", "oct")),
                 tuple(alias for alias in row["aliases"].split("|") if alias),
             )
             for row in csv.DictReader(file)
-        ]  # fmt: skip
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def _by_name(cities: tuple[City, ...]) -> dict[str, City]:
+    return {plain(name): city for city in cities for name in (city.name, *city.aliases)}
 
 
 def make(
@@ -104,7 +116,7 @@ class Weather:
 
     def __init__(self, fetch, cities: list[City], today=date.today, clock=time.monotonic):
         self._fetch, self._today, self._clock = fetch, today, clock
-        self._names = {plain(name): city for city in cities for name in (city.name, *city.aliases)}
+        self._names = _by_name(tuple(cities))
         self._offline_until = -math.inf
 
     def run(self, city: str) -> dict:

@@ -9,10 +9,12 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from playground.config import Paths
+from playground.config import Paths, SamplingConfig
+from playground.core.messages import Conversation
 from playground.services import engine as engine_module
-from playground.services.engine import Engine
+from playground.services.engine import Engine, Lane
 from playground.services.openai_server import router
+from playground.services.remote import Endpoint, Remotes
 from playground.services.sources import Sources
 from tests.services.test_engine import save_adapter, tiny_model, write_tokenizer
 
@@ -171,3 +173,19 @@ def test_a_client_that_goes_away_ends_its_reply(client, engine):
     while decoder.state == "loading" or decoder.batch.rows or len(decoder.waiting):
         assert time.monotonic() < deadline, "the reply goes on although nobody reads it"
         time.sleep(0.05)
+
+
+def test_a_remote_lane_says_what_the_local_one_says(engine, server, tmp_path):
+    url, key = server
+    ask, paths = Conversation(HELLO), Paths(tmp_path)
+    sampling = SamplingConfig(temperature=0, repetition_penalty=1.0, max_new_tokens=12)
+    here = Engine(Sources(paths, folders=[]), paths, remotes=Remotes([Endpoint("far", url, "tuned", key or "")]))
+    reply = here.reply(Lane("far", sampling=sampling), ask)
+    local = engine.reply(Lane(NAME, adapter="tuned", sampling=sampling), ask)
+    assert reply.wait(60)
+    assert local.wait(60)
+    assert (reply.error, reply.text, reply.finish_reason) == (None, local.text, "length")
+    assert reply.count == local.count == 12
+    assert reply.first_token_s > 0
+    assert '"model": "tuned"' in reply.prompt.text
+    assert here.ahead(reply) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from playground.config import Paths
 from playground.services import runs
-from tests.services import together
+from tests.integration import together
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 from safetensors.torch import load_file  # noqa: E402
 
 from playground.services import trainer  # noqa: E402
-from tests.services.test_trainer import CONFIG, model_folder  # noqa: E402, F401
+from tests.integration.test_trainer import CONFIG, model_folder  # noqa: E402, F401
 
 # seven rows to train on, in steps of three: the last step of an epoch has one row, so one process has none
 ROWS = [

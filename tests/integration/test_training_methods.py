@@ -1,6 +1,7 @@
 """The methods on a two-layer Llama: what is trained, saved, loaded on the original base, and served per row."""
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -21,17 +22,24 @@ LORA = ("lora", "rslora", "dora", "pissa", "eva")
 IDS = torch.tensor([[*ROWS[0].ids]])
 
 
-def trained(method, tmp_path, tokens=(), **changes):
-    """(folder of the saved adapter, logits of the trained model, the config) after a short run."""
-    config = dataclasses.replace(CONFIG, method=method, rank=4, learning_rate=0.02, prompt_tokens=4, **changes)
-    initial = tmp_path / "initial" if method == "pissa" else None
-    model = methods.add_adapter(tiny(), config, tokens, initial, ROWS)
-    fit(model, config)
-    model.eval()
-    with torch.no_grad():
-        logits = model(IDS).logits[:, -IDS.shape[1] :]
-    methods.save_adapter(model, tmp_path / "adapter", "tiny", initial)
-    return tmp_path / "adapter", logits, config
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`trained(method)`: (folder of the saved adapter, logits of the trained model, the config) of its short run."""
+
+    @functools.cache
+    def trained(method):
+        folder = tmp_path_factory.mktemp(method)
+        config = dataclasses.replace(CONFIG, method=method, rank=4, learning_rate=0.02, prompt_tokens=4)
+        initial = folder / "initial" if method == "pissa" else None
+        model = methods.add_adapter(tiny(), config, (), initial, ROWS)
+        fit(model, config)
+        model.eval()
+        with torch.no_grad():
+            logits = model(IDS).logits[:, -IDS.shape[1] :]
+        methods.save_adapter(model, folder / "adapter", "tiny", initial)
+        return folder / "adapter", logits, config
+
+    return trained
 
 
 def reloaded(folder, base=None):
@@ -46,16 +54,16 @@ def reloaded(folder, base=None):
 
 
 @pytest.mark.parametrize("method", [*LORA, "prompt"])
-def test_what_is_saved_is_the_trained_model_on_the_original_base(method, tmp_path):
-    folder, logits, _ = trained(method, tmp_path)
+def test_what_is_saved_is_the_trained_model_on_the_original_base(method, trained):
+    folder, logits, _ = trained(method)
     with torch.no_grad():
         assert (tiny()(IDS).logits - logits).abs().max() > 0.01
     torch.testing.assert_close(reloaded(folder), logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", [*LORA])
-def test_the_bank_serves_it_beside_the_bare_model(method, tmp_path):
-    folder, logits, _ = trained(method, tmp_path)
+def test_the_bank_serves_it_beside_the_bare_model(method, trained):
+    folder, logits, _ = trained(method)
     base = tiny()
     with torch.no_grad():
         plain = base(IDS).logits
@@ -104,8 +112,8 @@ def test_the_truth_check_knows_a_soft_prompt_from_its_start(is_trained, tmp_path
 
 
 @pytest.mark.parametrize("is_trained", [True, False])
-def test_the_truth_check_knows_an_adapter_from_the_one_it_goes_on_from(is_trained, tmp_path):
-    folder, _, config = trained("lora", tmp_path / "first")
+def test_the_truth_check_knows_an_adapter_from_the_one_it_goes_on_from(is_trained, trained, tmp_path):
+    folder, _, config = trained("lora")
     model = methods.continued(tiny(), dataclasses.replace(config, continue_from="first"), folder)
     if is_trained:
         fit(model, config)
@@ -327,8 +335,8 @@ def test_a_token_that_is_there_keeps_its_row(tokenizer_folder):
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
-def test_training_goes_on_from_an_adapter(method, tmp_path):
-    folder, logits, config = trained(method, tmp_path)
+def test_training_goes_on_from_an_adapter(method, trained):
+    folder, logits, config = trained(method)
     config = dataclasses.replace(config, continue_from="mine")
     model = methods.continued(tiny(), config, folder)
     model.eval()
@@ -348,8 +356,8 @@ def test_training_goes_on_from_an_adapter(method, tmp_path):
         ({"targets": "attention"}, "are 8 layers .* has 14 .*gate_proj"),
     ],
 )
-def test_an_adapter_of_another_kind_is_not_continued(tmp_path, changes, words):
-    folder, _, config = trained("lora", tmp_path)
+def test_an_adapter_of_another_kind_is_not_continued(trained, changes, words):
+    folder, _, config = trained("lora")
     with pytest.raises(PlaygroundError, match=words):
         methods.continued(tiny(), dataclasses.replace(config, continue_from="mine", **changes), folder)
 
