@@ -7,7 +7,8 @@ adapter      trained numbers · b
 gradients    trained numbers · b; for bf16 their fp32 copies too, which the optimizer makes when the activations have
              gone: only what of them is larger than those counts
 optimizer    AdamW's two fp32 moments, and for bf16 the fp32 copies of what is trained
-activations  what a forward pass keeps for the backward pass, for the padded tokens of the largest piece of a step
+activations  what a forward pass keeps for the backward pass, for the tokens of the largest pass of a step; padding is
+             among them where rows are not laid end to end
 logits       a chunk of labelled positions times the vocabulary, never a whole batch: in fp32, and once more for their
              logsumexp. Where the head is trained, its gradient too
 runtime      the libraries themselves and the kernels they keep, or the CUDA context
@@ -40,6 +41,7 @@ from playground.core.training.collate import (
     Examples,
     batches_of_epoch,
     held_batches,
+    passes,
     shares,
     total_steps,
     unshared,
@@ -133,9 +135,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do: padded tokens in the largest piece of a step, its longest row, steps and tokens of each.
+    """What there is to do: tokens in the largest pass of a step, its longest row, steps and tokens of each.
 
-    `held` are the padded tokens of the held-out rows, which each evaluation runs. `pairs` are a piece's queries times
+    `held` are the tokens of the held-out rows, which each evaluation runs. `pairs` are a pass's queries times
     the keys of each (0: as if every row were the longest), and `repeated` the tokens of its shared prefix, once for
     each row: their keys and values are copied. `passes` are those of a step, that of the prefix included.
     """
@@ -280,25 +282,33 @@ def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
     batches = batches_of_epoch(rows, config, 0)
     dealt = [shares(unshared(one) if config.shard else one, config.processes, most) for one in batches]
     mine = [pieces for one in dealt for pieces in one if pieces]
-    sizes = [_sizes(piece, config.soft_tokens) for pieces in mine for piece in pieces]
+    laid = device.kind == "cpu" and not config.shard  # end to end, as the loop has them there
+    runs = [passes(pieces, most) if laid else [[piece] for piece in pieces] for pieces in mine]
+    sizes = [_sizes(pieces, config.soft_tokens, laid) for one in runs for pieces in one]
     tokens, pairs, repeated, longest = (max(column) for column in zip(*sizes, strict=True))
-    labelled = max(piece.trained for pieces in mine for piece in pieces)
-    begun = [len(pieces[0].prefix) + config.soft_tokens for pieces in mine]  # is run once for all pieces of a step
-    run = sum(size[0] for size in sizes) - sum(n * (len(one) - 1) for n, one in zip(begun, mine, strict=True))
-    passes = len(sizes) + sum(n > 0 for n in begun)
-    held = sum(asked.padded for asked in held_batches(examples, config, most))
+    labelled = max(sum(piece.trained for piece in pieces) for one in runs for pieces in one)
+    begun = [len(pieces[0].prefix) + config.soft_tokens for pieces in mine]  # is run once for all passes of a step
+    run = sum(size[0] for size in sizes) - sum(n * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
+    count = len(sizes) + sum(n > 0 for n in begun)
+    held = sum(asked.laid if laid else asked.padded for asked in held_batches(examples, config, most))
     steps, each = total_steps(config, len(examples.train)), len(batches)
-    return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, passes / each)
+    return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, count / each)
 
 
 def _cut(row: Example, length: int) -> Example:
     return row if len(row.ids) <= length else Example(row.ids[:length], row.labels[:length])
 
 
-def _sizes(piece: Batch, soft: int) -> tuple[int, int, int, int]:
-    """Of one pass: padded tokens, pairs of a query and a key, tokens of the copied prefix, and the longest row."""
-    begun, rows, row = len(piece.prefix) + soft, len(piece.rows), max(len(row.ids) for row in piece.rows)
-    return begun + rows * row, begun**2 + rows * row * (begun + row), rows * begun, begun + row
+def _sizes(pieces: list[Batch], soft: int, laid: bool) -> tuple[int, int, int, int]:
+    """Of one pass: tokens, pairs of a query and a key, tokens of the copied prefix, and the longest row.
+
+    Rows of a piece attend as if all were as long as its longest one, also where nothing else is padded.
+    """
+    begun = len(pieces[0].prefix) + soft
+    shapes = [(len(piece.rows), max(len(row.ids) for row in piece.rows)) for piece in pieces]
+    own = sum(piece.laid - len(piece.prefix) for piece in pieces) if laid else sum(n * row for n, row in shapes)
+    pairs = begun**2 + sum(n * row * (begun + row) for n, row in shapes)
+    return begun + own, pairs, sum(n for n, _ in shapes) * begun, begun + max(row for _, row in shapes)
 
 
 def assumed_work(config: TrainConfig, device: Device) -> Work:

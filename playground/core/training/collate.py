@@ -243,6 +243,19 @@ def parts(whole: Batch, tokens: int) -> list[Batch]:
     return pieces[::-1]
 
 
+def passes(pieces: list[Batch], tokens: int) -> list[list[Batch]]:
+    """The pieces that go through the model together where rows are laid end to end: at most `tokens` in their rows."""
+    found, held = [], 0
+    for piece in pieces:
+        own = piece.laid - len(piece.prefix)
+        if not found or held + own > tokens:
+            found.append([])
+            held = 0
+        found[-1].append(piece)
+        held += own
+    return found
+
+
 def shares(whole: Batch, count: int, tokens: int) -> list[list[Batch]]:
     """The batch dealt to `count` processes, in pieces as above; one that gets no row has no piece.
 

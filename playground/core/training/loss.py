@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from playground.core.past import past, past_of
-from playground.core.training.collate import IGNORE, Batch
+from playground.core.training.collate import IGNORE, Batch, passes
 from playground.core.training.fused import can_share, laid_end_to_end, takes_rows
 from playground.core.training.rows import Layout
 
@@ -100,17 +100,17 @@ def step_gradients(
     prefix. Where the model takes rows that are laid end to end, a pass has as many pieces as come to `room` tokens.
     """
     total = 0.0
-    passes = _passes(model, work, room)
-    begun = start_of(model, work[0][0], soft) if len(passes) > 1 and _plain_head(model) else None
+    runs = _passes(model, work, room)
+    begun = start_of(model, work[0][0], soft) if len(runs) > 1 and _plain_head(model) else None
     if begun is None:
-        for pieces, counts in passes:
+        for pieces, counts in runs:
             loss = _pass_loss(model, pieces, pad_id, soft) * (counts / trained)
             loss.backward()
             total += loss.item()
         return total
     first = [t for layer in begun.layers for t in (layer.keys, layer.values)]
     leaves = [t.detach().requires_grad_(t.requires_grad) for t in first]
-    for pieces, counts in passes:
+    for pieces, counts in runs:
         cache = copy.copy(begun)
         cache.layers = [copy.copy(layer) for layer in begun.layers]
         for layer, keys, values in zip(cache.layers, leaves[::2], leaves[1::2], strict=True):
@@ -128,15 +128,7 @@ def _passes(model, work: list[tuple[Batch, bool]], room: int) -> list[tuple[list
     """The pieces that go through the model together."""
     if not _lays_rows(model):
         return [([piece], counts) for piece, counts in work]
-    passes, tokens = [], 0
-    for piece, counts in work:
-        own = sum(len(row.ids) for row in piece.rows)
-        if not passes or tokens + own > room:
-            passes.append(([], counts))
-            tokens = 0
-        passes[-1][0].append(piece)
-        tokens += own
-    return passes
+    return [(pieces, True) for pieces in passes([piece for piece, counts in work if counts], room)]
 
 
 def _lays_rows(model) -> bool:
