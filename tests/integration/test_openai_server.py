@@ -1,21 +1,18 @@
 """The OpenAI routes, asked by the official client over a real socket, on a tiny random model."""
 
 import json
-import threading
 import time
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from playground.config import Paths, SamplingConfig
 from playground.core.messages import Conversation
 from playground.services import engine as engine_module
 from playground.services.engine import Engine, Lane
-from playground.services.openai_server import router
 from playground.services.remote import Endpoint, Remotes
 from playground.services.sources import Sources
+from tests.openai_app import served
 from tests.services.test_engine import save_adapter, tiny_model, write_tokenizer
 
 openai = pytest.importorskip("openai")
@@ -40,17 +37,8 @@ def engine(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[None, "secret"])
 def server(engine, request):
-    app = FastAPI()
-    app.include_router(router(engine, NAME, key=request.param))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/v1", request.param
-    server.should_exit = True
-    thread.join(10)
+    with served(engine, NAME, request.param) as url:
+        yield url, request.param
 
 
 @pytest.fixture

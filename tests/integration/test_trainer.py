@@ -104,20 +104,25 @@ def test_the_adapter_can_be_read_for_the_chat(world):
     assert (info.name, info.base_model, info.rank, info.template.name) == ("mine", "tiny", 2, "chatml")
 
 
-def test_stop_and_keep_then_resume(world):
-    train, _ = world
-    whole, _ = train()
-    run = runs.create(whole.config, world[1])
+def stopped_at_two(run, train):
+    """The run, asked to stop at its second step."""
     write = runs.Events.write
 
-    def stop_at_two(self, kind, **values):
+    def note(self, kind, **values):
         if kind == "step" and values["step"] == 2:
             (run.folder / "stop").touch()
         return write(self, kind, **values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs.Events, "write", stop_at_two)
+        patch.setattr(runs.Events, "write", note)
         train(run)
+
+
+def test_stop_and_keep_then_resume(world):
+    train, _ = world
+    whole, _ = train()
+    run = runs.create(whole.config, world[1])
+    stopped_at_two(run, train)
     assert states(run)[-2:] == ["stopping", "stopped"]
     assert "step 2 of 4; the adapter is kept" in run.status.sentence
     assert run.adapter
@@ -476,16 +481,7 @@ def test_a_pissa_run_that_was_stopped_goes_on_exactly(world):
     train, paths = world
     whole, _ = train(method="pissa")
     run = runs.create(whole.config, paths)
-    write = runs.Events.write
-
-    def stop_at_two(self, kind, **values):
-        if kind == "step" and values["step"] == 2:
-            (run.folder / "stop").touch()
-        return write(self, kind, **values)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs.Events, "write", stop_at_two)
-        train(run)
+    stopped_at_two(run, train)
     (run.folder / "stop").unlink()
     train(run)
     assert run.state == "finished", run.status.sentence

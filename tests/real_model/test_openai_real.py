@@ -5,21 +5,18 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import httpx
 import openai
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from playground.config import SamplingConfig
 from playground.core import tools
 from playground.core.messages import Conversation
 from playground.services.engine import Engine, Lane
-from playground.services.openai_server import router
 from playground.services.remote import Endpoint, Remotes
+from tests.openai_app import served
 from tests.real_model.conftest import NAME
 
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
@@ -27,18 +24,11 @@ CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 
 @pytest.fixture(scope="module")
 def client(engine):
-    app = FastAPI()
-    app.include_router(router(engine, NAME))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=300) as client:
+    with (
+        served(engine, NAME) as url,
+        openai.OpenAI(base_url=url, api_key="none", timeout=300) as client,
+    ):
         yield client
-    server.should_exit = True
-    thread.join(10)
 
 
 @pytest.mark.parametrize("stream", [False, True])
