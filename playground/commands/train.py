@@ -215,6 +215,8 @@ def event_line(event: dict) -> str | None:
             return f"step {event['step']}  {event['prompt']!r} → {event['text']!r}"
         case "truth":
             return f"truth check {'passed' if event['passed'] else 'FAILED'}: {event['sentence']}"
+        case "scoring":
+            return f"{'tuned' if event['tuned'] else 'untuned'}: {event['done']} of {event['of']} answers"
         case "scores":
             return f"{event['what']} on held-out questions: {event['summary']} ({event['seconds']:.0f} s)"
         case "early_stop":

@@ -1,7 +1,7 @@
 """A training run is a folder; this reads and writes its small files. No torch: the app's process only reads them.
 
 config.json     everything needed to repeat the run
-events.jsonl    append-only, one JSON object a line: state, plan, step, eval, sample, checkpoint, truth, scores
+events.jsonl    append-only, one JSON object a line: state, plan, step, eval, sample, checkpoint, truth, scoring, scores
 log.txt         what the trainer printed
 page.json       what visitors wrote: a note, the names it had before it was renamed, and whether chat models make way
 run-card.md     what was trained, how, how it went and how to repeat it

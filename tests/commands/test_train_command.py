@@ -26,6 +26,7 @@ def test_launch_configs_are_printed_and_accelerate_reads_them(name, capsys, tmp_
             {"kind": "early_stop", "step": 9, "best_step": 3, "best_loss": 1.5, "waited": 3},
             "no better held-out loss in 3 evaluations: the best was 1.5000 at step 3",
         ),
+        ({"kind": "scoring", "tuned": True, "done": 40, "of": 120}, "tuned: 40 of 120 answers"),
         (
             {"kind": "scores", "what": "exact calls", "summary": "untuned 0/8, tuned 8/8", "seconds": 2.0},
             "exact calls on held-out questions: untuned 0/8, tuned 8/8 (2 s)",

@@ -319,22 +319,57 @@ def test_every_method_ends_with_an_adapter_that_is_true(world, method):
     assert plan["trainable"] == plan["estimate"]["trainable"]
 
 
-def test_the_untuned_score_of_pissa_is_that_of_the_original_base(world, monkeypatch):
-    """PiSSA takes its start out of the base: with its adapter switched off, another model would be left."""
-    seen = []
+@pytest.mark.parametrize("method", ["lora", "pissa", "full"])
+def test_what_is_counted_is_the_saved_file_beside_the_original_base(world, model_folder, monkeypatch, method):
+    """Not the model in memory: PiSSA and a full fine-tune have changed the base there."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
 
-    def score(model, *rest):
-        with torch.no_grad():
-            seen.append(model(input_ids=torch.arange(8)[None]).logits.float())
+    asked, seen = torch.arange(8)[None], []
+
+    @torch.no_grad()
+    def count(lane, *rest):
+        lane.bank.use([lane.adapter])
+        seen.append(lane.bank.model(input_ids=asked).logits)
         return Score(1, 0, {})
 
-    monkeypatch.setattr(keep, "score", score)
-    for method in ("lora", "pissa"):
-        world[0](method=method, recipe="persona", dtype="float32")
-    tuned, untuned, pissa_untuned, pissa_tuned = seen
-    assert torch.equal(untuned, pissa_untuned)
-    assert not torch.equal(untuned, tuned)
-    assert not torch.equal(untuned, pissa_tuned)
+    monkeypatch.setattr(keep, "count", count)
+    run, _ = world[0](method=method, recipe="persona", dtype="float32")
+    assert run.state == "finished", run.status.sentence
+    untuned, tuned = seen
+    with torch.no_grad():
+        base = AutoModelForCausalLM.from_pretrained(model_folder)
+        assert torch.allclose(untuned, base(input_ids=asked).logits, atol=1e-4)
+        whole = method == "full"
+        saved = AutoModelForCausalLM.from_pretrained(run.folder / "model") if whole else None
+        saved = saved or PeftModel.from_pretrained(base, run.adapter)
+        assert torch.allclose(tuned, saved(input_ids=asked).logits, atol=1e-4)
+    assert not torch.allclose(untuned, tuned, atol=1e-3)
+
+
+def test_a_run_stopped_while_its_answers_are_counted_keeps_its_adapter(world, monkeypatch):
+    def emit_and_stop(lane, *rest):
+        (runs.list_runs(world[1])[0].folder / "stop").write_text("keep")
+        lane.tell(40, 120)
+
+    monkeypatch.setattr(keep, "count", emit_and_stop)
+    run, result = world[0](recipe="persona")
+    assert run.state == "finished"
+    assert run.status.sentence.endswith("; stopped while its answers were being counted")
+    assert run.last("scoring") | {"time": 0} == {"kind": "scoring", "time": 0, "tuned": False, "done": 40, "of": 120}
+    assert run.adapter is not None
+    assert result["scores"] is None
+
+
+def test_a_model_that_no_lane_can_be_made_of_is_trained_and_not_counted(world, monkeypatch):
+    def refuse(model):
+        raise PlaygroundError("llama keeps a recurrent state")
+
+    monkeypatch.setattr(keep, "check_decodable", refuse)
+    run, result = world[0](recipe="persona")
+    assert run.state == "finished"
+    assert run.status.sentence.endswith("; its answers were not counted: llama keeps a recurrent state")
+    assert result["truth"]["passed"]
 
 
 # ---- two stages: a soft prompt, then LoRA behind it ------------------------------------------------------------

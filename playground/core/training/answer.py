@@ -1,4 +1,4 @@
-"""Greedy answers from the model in training: for the probe prompts and for scoring."""
+"""Greedy answers from the model in training, for the probe prompts."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def answer_batch(
         rows = _greedy(base_of(model), prompts, max_new_tokens, stop_ids, unit, soft_prompt(model))
     finally:
         model.train(was_training)
-    return [_text(row, tokenizer, stop_ids, stop_strings) for row in rows]
+    return [text_of(row, tokenizer, stop_ids, stop_strings) for row in rows]
 
 
 def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int], unit=fixed, soft=None):
@@ -88,7 +88,8 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
     return written
 
 
-def _text(ids: list[int], tokenizer, stop_ids: set[int], stop_strings: tuple[str, ...]) -> str:
+def text_of(ids: list[int], tokenizer, stop_ids: set[int], stop_strings: tuple[str, ...]) -> str:
+    """An answer's text up to the first stop."""
     ids = ids[: next((i for i, token in enumerate(ids) if token in stop_ids), len(ids))]
     text = tokenizer.decode(ids)
     return text[: min([at for stop in stop_strings if (at := text.find(stop)) >= 0], default=len(text))]

@@ -1,18 +1,35 @@
 """What a recipe is judged by: greedy answers to questions the training has not seen, counted by `formats`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from playground.core import scoring, synthesis, templates
+from playground.core.adapters import AdapterBank
+from playground.core.answers import greedy
 from playground.core.cores import fixed
 from playground.core.messages import Conversation, from_row
 from playground.core.tool_formats import for_template
 from playground.core.training import formats
-from playground.core.training.answer import answer_batch, stops
+from playground.core.training.answer import stops, text_of
 from playground.errors import PlaygroundError
 
 ROWS = 120  # of those scores whose questions are generated
 # score → the longest answer, in tokens; the longest exact calls have 78
 LONGEST = {"exact_calls": 88, "json_calls": 112, "reasoning_format": 160, "react_format": 112, "persona": 64}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Who is asked: a model with the adapters loaded on it, and which of them (None: the bare model).
+
+    `unit` and `tell` are those of `core.answers.greedy`.
+    """
+
+    bank: AdapterBank
+    adapter: str | None
+    tokenizer: object
+    unit: Callable = fixed
+    tell: Callable[[int, int], None] = lambda done, of: None
 
 
 def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
@@ -25,13 +42,13 @@ def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
         yield Conversation(messages[: last + 1], conversation.tools, conversation.variables), due
 
 
-def score(model, tokenizer, template, recipe, rows: int = ROWS, unit: Callable = fixed) -> scoring.Score:
+def score(lane: Lane, template, recipe, rows: int = ROWS) -> scoring.Score:
     """The recipe's score on questions of its own, or on generated ones of the split that is for testing only."""
     name = recipe.score
     if name == "exact_calls":
-        return exact_calls(model, tokenizer, template, synthesis.tool_calls(rows, 0, "test"), unit=unit)
+        return exact_calls(lane, template, synthesis.tool_calls(rows, 0, "test"))
     asked, judge, kinds = _asked(recipe, rows)
-    answers = answer_all(model, tokenizer, template, asked, LONGEST[name], unit=unit)
+    answers = answer_all(lane, template, asked, LONGEST[name])
     return scoring.score([judge(i, answer) for i, answer in enumerate(answers)], kinds)
 
 
@@ -68,33 +85,22 @@ def _form(holds: bool) -> str:
     return "exact" if holds else "malformed"
 
 
-def answer_all(
-    model, tokenizer, template, asked: list[Conversation], max_new_tokens: int, batch_size=40, unit=fixed
-) -> list[str]:
-    """Greedy answers, in the order of the questions; those of similar length are asked together."""
-    stop_ids, stop_strings = stops(template, tokenizer)
-    ids = [templates.render(template, one, tokenizer, add_generation_prompt=True).ids for one in asked]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    answers = [""] * len(ids)
-    for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        prompts = [ids[i] for i in part]
-        replies = answer_batch(model, tokenizer, prompts, max_new_tokens, stop_ids, stop_strings, unit)
-        for i, reply in zip(part, replies, strict=True):
-            answers[i] = reply
-    return answers
+def answer_all(lane: Lane, template, asked: list[Conversation], max_new_tokens: int) -> list[str]:
+    """Greedy answers, in the order of the questions."""
+    stop_ids, stop_strings = stops(template, lane.tokenizer)
+    ids = [templates.render(template, one, lane.tokenizer, add_generation_prompt=True).ids for one in asked]
+    answers = greedy(lane.bank, lane.adapter, ids, max_new_tokens, stop_ids, lane.unit, lane.tell)
+    return [text_of(answer, lane.tokenizer, stop_ids, stop_strings) for answer in answers]
 
 
-def exact_calls(
-    model, tokenizer, template, rows: list[dict], batch_size=40, max_new_tokens=LONGEST["exact_calls"], unit=fixed
-) -> scoring.Score:
-    """Ask the model every row's question, greedily, and count the replies that make exactly the calls that are due."""
-    format = for_template(template, tokenizer)
+def exact_calls(lane: Lane, template, rows: list[dict]) -> scoring.Score:
+    """Ask the lane every row's question, greedily, and count the replies that make exactly the calls that are due."""
+    format = for_template(template, lane.tokenizer)
     if format is None:
         raise PlaygroundError(f"the template {template.name!r} writes no tool calls, so none can be counted")
     asked = list(questions(rows))
     conversations = [conversation for conversation, _ in asked]
-    replies = answer_all(model, tokenizer, template, conversations, max_new_tokens, batch_size, unit)
+    replies = answer_all(lane, template, conversations, LONGEST["exact_calls"])
     outcomes = [
         scoring.outcome(due, format.parse(reply).calls, conversation.tools)
         for reply, (conversation, due) in zip(replies, asked, strict=True)

@@ -1,23 +1,26 @@
-"""What is left of a run: its score, and the adapter (or model) with what playground.json says of it."""
+"""What is left of a run: the adapter (or model) with what playground.json says of it, and its score."""
 
 import dataclasses
 import importlib.metadata
+import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from playground.config import TrainConfig
 from playground.core.adapter_files import SOFT
-from playground.core.models import revision
+from playground.core.adapters import AdapterBank
+from playground.core.generation import check_decodable
+from playground.core.models import Loaded, load, read_adapter, revision
+from playground.core.tokenizer import Tokenizer
 from playground.core.training import methods
 from playground.core.training.loop import Outcome
 from playground.core.training.ranks import full_state
 from playground.core.training.recipes import Recipe, recipe
-from playground.core.training.scores import as_dict
+from playground.core.training.scores import Lane, as_dict
 from playground.core.training.scores import score as count
 from playground.services import runs
-from playground.services.trainer.job import Job
+from playground.services.trainer.job import Job, StoppedEarly
 from playground.services.trainer.prepare import Prepared
 
 SCORED_ROWS = 120
@@ -30,30 +33,41 @@ def rated(config: TrainConfig) -> Recipe | None:
     return known if known and known.score else None
 
 
-def score(model, ready: Prepared, recipe: Recipe, unit: Callable):
-    base = methods.base_of(model)
-    before = base.config._attn_implementation
-    # what is faster for a training step is slower for many rows with a long cache
-    base.set_attn_implementation("sdpa")
-    try:
-        return count(model, ready.loaded.tokenizer, ready.template, recipe, SCORED_ROWS, unit)
-    finally:
-        base.set_attn_implementation(before)
+def scores(job: Job, ready: Prepared, recipe: Recipe, saved: Path) -> dict:
+    """The recipe's score with what was saved, beside that of the base: the lanes that Chat makes of them are asked.
 
-
-def scores(model, ready: Prepared, recipe: Recipe, before, unit: Callable) -> dict:
-    """The recipe's score with what was trained, beside `before`: that without it, counted here where it is None."""
+    Raises StoppedEarly where the run is asked to stop, and PlaygroundError for a model that no lane can be made of.
+    """
     started = time.monotonic()
-    tuned = score(model, ready, recipe, unit)
-    if before is None and hasattr(model, "prompt_encoder"):
-        before = score(methods.base_of(model), ready, recipe, unit)
-    elif before is None:
-        with model.disable_adapter():
-            before = score(methods.base_of(model), ready, recipe, unit)  # a soft prompt is the adapter's
-    return as_dict(recipe.score, before, tuned, time.monotonic() - started)
+
+    def counted(model: Loaded, bank: AdapterBank, adapter: str | None, tuned: bool):
+        def tell(done: int, of: int) -> None:
+            job.emit("scoring", tuned=tuned, done=done, of=of)
+            if job.stop():
+                raise StoppedEarly
+
+        own = read_adapter(saved).tokenizer if adapter else None
+        tokenizer = Tokenizer.load(own) if own else model.tokenizer
+        return count(Lane(bank, adapter, tokenizer, job.unit, tell), ready.template, recipe, SCORED_ROWS)
+
+    model, bank = _bank(ready.folder, job.config)
+    untuned, adapter = counted(model, bank, None, tuned=False), None
+    if job.config.method == "full":
+        del model, bank  # one model at a time
+        model, bank = _bank(saved, job.config)
+    else:
+        adapter = "tuned"
+        bank.load(adapter, saved)
+    return as_dict(recipe.score, untuned, counted(model, bank, adapter, tuned=True), time.monotonic() - started)
 
 
-def about(ready: Prepared, config: TrainConfig, outcome: Outcome, scores: dict | None) -> dict:
+def _bank(folder: Path, config: TrainConfig) -> tuple[Loaded, AdapterBank]:
+    loaded = load(folder, config.dtype, load_in_4bit=config.quantised)
+    check_decodable(loaded.model)
+    return loaded, AdapterBank(loaded.model)
+
+
+def about(ready: Prepared, config: TrainConfig, outcome: Outcome) -> dict:
     """What playground.json says: enough to use the adapter as it was trained, and to train it again.
 
     `served_per_row`: whether lanes share the base with other adapters while they use this one.
@@ -74,7 +88,7 @@ def about(ready: Prepared, config: TrainConfig, outcome: Outcome, scores: dict |
         "loss": outcome.loss,
         "eval_loss": outcome.eval_loss,
         "best_step": outcome.best_step,
-        "scores": scores,
+        "scores": None,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
     }
 
@@ -104,3 +118,9 @@ def save(job: Job, model, config: TrainConfig, about: dict, ready: Prepared, sof
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     return final
+
+
+def note_scores(saved: Path, scores: dict) -> None:
+    """Put the scores into what playground.json says."""
+    about = json.loads((saved / "playground.json").read_text(encoding="utf-8"))
+    runs.write_json(saved / "playground.json", about | {"scores": scores})

@@ -1,6 +1,6 @@
-"""The training itself: in one stage, or a soft prompt first and then LoRA behind it; then the truth check.
+"""The training itself: in one stage, or a soft prompt first and then LoRA behind it; then truth check and score.
 
-A model that has been trained is checked on a fresh base, from its file: what is on the disk is what was trained.
+A model that has been trained is checked and scored on a fresh base, from its file: what is on the disk is what counts.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from playground.core.training.loss import keep_soft_prompt, soft_prompt
 from playground.core.training.memory import peak_memory
 from playground.core.training.probe import probe
 from playground.core.training.ranks import ALONE, shard
+from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.trainer import keep
 from playground.services.trainer.job import Job, StoppedEarly
@@ -69,7 +70,7 @@ class Trained:
 
 
 def do(job: Job) -> dict:
-    """Train, score, save and check; raises StoppedEarly where there is nothing to keep."""
+    """Train, save, check and score; raises StoppedEarly where there is nothing to keep."""
     import torch
 
     started = time.monotonic()
@@ -81,25 +82,16 @@ def do(job: Job) -> dict:
     job = dataclasses.replace(job, ranks=ranks, unit=unit)
     ready = prepare(job)
     row = min(ready.examples.held_out or ready.examples.train, key=lambda row: len(row.ids))
-    before, recipe = None, keep.rated(config)
-    if recipe and config.method in ("full", "pissa"):  # their base is not there any more afterwards
-        before = keep.score(ready.loaded.model, ready, recipe, unit)
     trained = (_two_stages if config.prompt_steps else _one_stage)(job, ready, row)
     peak = peak_memory(ready.loaded.device)
     if trained.outcome.step == 0:
         raise StoppedEarly
-    model = trained.model.eval()
-    scores = None
-    numbers = truth.log_probabilities(model, row)
-    if recipe and not trained.outcome.stopped and ranks.needs():
-        scores = keep.scores(model, ready, recipe, before, unit)
-        job.emit("scores", **scores)
-    saved = _save(job, ready, trained, scores, peak)
+    numbers = truth.log_probabilities(trained.model.eval(), row)
+    saved = _save(job, ready, trained, peak)
     result = _figures(trained, peak)
     if not ranks.first:
         return result
     # from here on it is about the file on the disk and a base that no training has touched
-    del model
     trained.model = ready.loaded = None
     if trained.soft:
         trained.soft.model = None
@@ -110,8 +102,10 @@ def do(job: Job) -> dict:
     verdict = truth.check(fresh.model, saved, row, numbers, trained.rounding, trained.start)
     runs.write_json(job.run.folder / "truth.json", verdict.as_dict())
     job.emit("truth", **verdict.as_dict())
+    del fresh
+    scores, why = _scores(job, ready, saved) if verdict.passed and not trained.outcome.stopped else (None, "")
     kind = "model" if config.method == "full" else "adapter"
-    _tell_end(job, trained, verdict, kind, time.monotonic() - started)
+    _tell_end(job, trained, verdict, kind, why, time.monotonic() - started)
     return {**result, kind: str(saved), "truth": verdict.as_dict(), "scores": scores}
 
 
@@ -197,9 +191,25 @@ def _trainable(model) -> int:
 # ---- after them ------------------------------------------------------------------------------------------------
 
 
-def _save(job: Job, ready: Prepared, trained: Trained, scores: dict | None, peak: int) -> Path:
+def _scores(job: Job, ready: Prepared, saved: Path) -> tuple[dict | None, str]:
+    """What the recipe counts, and why it was not counted where it was not."""
+    recipe = keep.rated(job.config)
+    if recipe is None:
+        return None, ""
+    try:
+        scores = keep.scores(job, ready, recipe, saved)
+    except StoppedEarly:
+        return None, "stopped while its answers were being counted"
+    except PlaygroundError as error:
+        return None, f"its answers were not counted: {error}"
+    keep.note_scores(saved, scores)
+    job.emit("scores", **scores)
+    return scores, ""
+
+
+def _save(job: Job, ready: Prepared, trained: Trained, peak: int) -> Path:
     config = trained.config(job.config)
-    about = keep.about(ready, config, trained.outcome, scores)
+    about = keep.about(ready, config, trained.outcome)
     about |= {"peak_memory": peak, "estimate": trained.plan.get("estimate")}
     if trained.soft:
         about |= {"config": dataclasses.asdict(job.config), "stages": _stages(trained), "served_per_row": False}
@@ -228,7 +238,7 @@ def _figures(trained: Trained, peak: int) -> dict:
     }
 
 
-def _tell_end(job: Job, trained: Trained, verdict: truth.Truth, kind: str, seconds: float) -> None:
+def _tell_end(job: Job, trained: Trained, verdict: truth.Truth, kind: str, uncounted: str, seconds: float) -> None:
     outcome, before = trained.outcome, trained.before
     if not verdict.passed:
         job.state("failed", f"trained, but the truth check failed: {verdict.sentence}", "truth")
@@ -238,4 +248,5 @@ def _tell_end(job: Job, trained: Trained, verdict: truth.Truth, kind: str, secon
         job.state("stopped", f"stopped at step {trained.steps:,} of {total:,}; the {what} is kept")
     else:
         first = f"{before.step:,} steps of a soft prompt, then " if before else ""
-        job.state("finished", first + outcome.sentence(job.config.patience, seconds))
+        sentence = first + outcome.sentence(job.config.patience, seconds)
+        job.state("finished", f"{sentence}; {uncounted}" if uncounted else sentence)

@@ -65,6 +65,8 @@ def state_html(services: Services, run: Run, events: list[dict]) -> str:
         lines.append(f"<p>Stage {stage.get('stage')} of 2: {html.escape(text)}</p>")
     if "step" in newest:
         lines.append(_figures(newest, status.state in ("running", "stopping")))
+    if status.live and "scoring" in newest:
+        lines.append(f"<p>{counting_words(newest['scoring'])}</p>")
     for kind, key, title in (
         ("plan", "sentence", "Rows"),
         ("scores", "summary", str(newest.get("scores", {}).get("what", "Exact calls")) + " on held-out questions"),
@@ -82,6 +84,12 @@ def state_html(services: Services, run: Run, events: list[dict]) -> str:
         if passed and run.adapter:
             lines.append(f"<p>Its adapter is in the Chat tab as <b>{html.escape(run.name)}</b>.</p>")
     return f'<div class="run-state {KINDS.get(status.state, "")}">{"".join(lines)}</div>'
+
+
+def counting_words(event: dict) -> str:
+    """How far the recipe's questions have been answered."""
+    who = "the adapter's" if event.get("tuned") else "the base model's"
+    return f"Counting {who} answers: {event.get('done', 0):,} of {event.get('of', 0):,}"
 
 
 def _figures(newest: dict[str, dict], live: bool) -> str:
