@@ -74,6 +74,10 @@ class TrainConfig:
     targets: str = setting(
         EVERY_LINEAR, "layers that get an adapter: all-linear, attention, or names with commas (q_proj,v_proj)"
     )
+    first_layer: int = setting(
+        0, "the first layer that gets an adapter, counted from 0; those before it need no backward pass, so steps are "
+        "shorter", min=0, max=10_000,
+    )  # fmt: skip
     prompt_tokens: int = setting(16, "virtual tokens of method prompt", min=1, max=1024)
     prompt_steps: int = setting(
         0, "steps that train a soft prompt first; it stays, frozen, while the LoRA is trained (0: none)",
@@ -134,7 +138,7 @@ class TrainConfig:
     def first_stage(self) -> "TrainConfig":
         """The settings of the soft prompt's own steps, where the run has two stages."""
         changes = {"steps": self.prompt_steps, "learning_rate": self.prompt_learning_rate, "prompt_steps": 0}
-        return dataclasses.replace(self, method="prompt", targets=EVERY_LINEAR, **changes)
+        return dataclasses.replace(self, method="prompt", targets=EVERY_LINEAR, first_layer=0, **changes)
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
@@ -153,6 +157,9 @@ class TrainConfig:
         if not self.is_lora and self.targets != EVERY_LINEAR:
             trains = f"{self.prompt_tokens} virtual tokens and no layer" if method == "prompt" else "every layer"
             return f"method {method} trains {trains}, so targets {self.targets!r} means nothing; choose {beside}"
+        if not self.is_lora and self.first_layer:
+            trains = f"{self.prompt_tokens} virtual tokens and no layer" if method == "prompt" else "every layer"
+            return f"method {method} trains {trains}, so first_layer {self.first_layer} means nothing; choose {beside}"
         if not self.is_lora and self.added_tokens:
             return f"new_tokens {self.new_tokens!r} are trained beside LoRA, not with method {method}; choose {beside}"
         if self.continue_from and (not self.is_lora or method in ("pissa", "eva")):

@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from playground.config import TrainConfig, fields, parse
+from playground.config import EVERY_LINEAR, TrainConfig, fields, parse
 from playground.core import sandbox
 from playground.core.training.recipes import command_line
 from playground.errors import PlaygroundError
@@ -84,11 +84,12 @@ PLAIN_METHODS = ("lora", "rslora", "dora", "pissa", "qlora")
 
 
 def trl_script(
-    config: TrainConfig, template: str, steps: int, model: str, targets="all-linear", held_out: bool = True
+    config: TrainConfig, template: str, steps: int, model: str, layers: dict | None = None, held_out: bool = True
 ) -> str:
     """A script that trains the same thing with TRL, from train.jsonl and held_out.jsonl beside it.
 
-    `template` is the trained one, whose generation marks give TRL the same loss mask; `steps` the run's own count.
+    `template` is the trained one, whose generation marks give TRL the same loss mask; `steps` the run's own count;
+    `layers` peft's settings for those that get an adapter (None: all linear ones).
     Raises PlaygroundError where TRL's SFTTrainer has no such thing.
     """
     method = config.method
@@ -105,8 +106,8 @@ def trl_script(
         if getattr(config, name):
             raise PlaygroundError(f"a run with {name} cannot be written as a TRL script; start one without it")
     lora = {
-        "r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout, "target_modules": targets,
-        "task_type": "CAUSAL_LM",
+        "r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout,
+        **(layers or {"target_modules": EVERY_LINEAR}), "task_type": "CAUSAL_LM",
         **({"use_rslora": True} if method == "rslora" else {}), **({"use_dora": True} if method == "dora" else {}),
         **({"init_lora_weights": "pissa_niter_4"} if method == "pissa" else {}),
     }  # fmt: skip

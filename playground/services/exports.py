@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from playground.config import Paths, TrainConfig
+from playground.config import EVERY_LINEAR, Paths, TrainConfig
 from playground.core import datasets, export, run_card, templates
 from playground.core.templates import Template
 from playground.core.tokenizer import Tokenizer
@@ -106,10 +106,9 @@ class Exporter:
         conversations = datasets.load(config.data, self.paths).conversations
         kept = kept_rows(config, conversations, template, tokenizer)
         train, held_out = collate.split(kept, config)
-        targets = config.targets if config.targets == "all-linear" else _target_names(run, config)
         steps = steps or collate.total_steps(config, len(train))
         script = export.trl_script(
-            config, template.text, steps, self._hub_name(config), targets, held_out=bool(held_out)
+            config, template.text, steps, self._hub_name(config), _layer_choice(run, config), held_out=bool(held_out)
         )
         texts = {
             "train_trl.py": script,
@@ -262,12 +261,20 @@ def _adapter_folder(run: Run) -> Path:
     return run.adapter
 
 
-def _target_names(run: Run, config: TrainConfig) -> list[str]:
-    """The layers with an adapter by name, from the saved adapter; else as the settings have them."""
+def _layer_choice(run: Run, config: TrainConfig) -> dict:
+    """peft's settings for the layers with an adapter: from the saved one, else as the run's settings have them."""
+    if config.targets == EVERY_LINEAR and not config.first_layer:
+        return {"target_modules": EVERY_LINEAR}
     path = run.folder / "adapter" / "adapter_config.json"
     if path.exists():
-        return sorted(json.loads(path.read_text(encoding="utf-8")).get("target_modules") or [])
-    return [name.strip() for name in config.targets.split(",") if name.strip()]
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        numbers = {key: saved[key] for key in ("layers_to_transform", "layers_pattern") if saved.get(key) is not None}
+        return {"target_modules": sorted(saved.get("target_modules") or []), **numbers}
+    if config.first_layer:
+        raise PlaygroundError(
+            f"the layers from first_layer {config.first_layer} on stand in the adapter, which is gone"
+        )
+    return {"target_modules": [name.strip() for name in config.targets.split(",") if name.strip()]}
 
 
 def _zip(path: Path, files: dict[str, Path | str]) -> Path:

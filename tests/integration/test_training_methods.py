@@ -354,6 +354,7 @@ def test_training_goes_on_from_an_adapter(method, trained):
         ({"alpha": 5.0}, "alpha is 5.0, and the adapter to continue from has alpha 4"),
         ({"method": "dora"}, "method is dora, and the adapter to continue from has method lora"),
         ({"targets": "attention"}, "are 8 layers .* has 14 .*gate_proj"),
+        ({"first_layer": 1}, "from first_layer 1 on are 7 layers .* has 14"),
     ],
 )
 def test_an_adapter_of_another_kind_is_not_continued(trained, changes, words):
@@ -373,6 +374,39 @@ def test_targets_may_be_a_checklist():
         methods.add_adapter(tiny(), dataclasses.replace(CONFIG, targets="q_proj,lm_head"))
     with pytest.raises(PlaygroundError, match="targets names no layer"):
         methods.add_adapter(tiny(), dataclasses.replace(CONFIG, targets=" , "))
+
+
+@pytest.mark.parametrize("targets, count", [("all-linear", 7), ("attention", 4), ("q_proj,up_proj", 2)])
+def test_the_first_layers_may_be_left_alone(tmp_path, targets, count):
+    config = dataclasses.replace(CONFIG, targets=targets, first_layer=1, eval_share=0.0)
+    model = methods.add_adapter(tiny(), config)
+    adapted = [name for name, _ in model.named_parameters() if "lora_A" in name]
+    assert len(adapted) == count
+    assert all(".layers.1." in name for name in adapted)
+    seen = []
+    for layer in model.get_base_model().model.layers:
+        layer.register_full_backward_hook(lambda layer, of_in, of_out: seen.append(layer))
+    fit(model, config)
+    assert set(seen) == {model.get_base_model().model.layers[1]}  # nothing went back through the one before
+    methods.save_adapter(model, tmp_path / "adapter", "tiny")
+    bank = AdapterBank(tiny())
+    bank.load("it", tmp_path / "adapter")
+    bank.use(["it"])
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(bank.model(IDS).logits, model(IDS).logits, rtol=1e-4, atol=1e-4)
+    again = methods.continued(tiny(), dataclasses.replace(config, continue_from="it"), tmp_path / "adapter")
+    assert [name for name, _ in again.named_parameters() if "lora_A" in name] == adapted
+
+
+def test_a_first_layer_past_the_last_is_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, first_layer=2)
+    words = "first_layer 2 is past the model's last layer, 1; set first_layer to 1 or less"
+    with pytest.raises(PlaygroundError, match=words):
+        methods.add_adapter(tiny(), config)
+    tiny().save_pretrained(tmp_path)
+    with pytest.raises(PlaygroundError, match=words):  # before the weights are read
+        layers.check_first_layer(2, layers.depth(tmp_path))
 
 
 def test_linear_layers_are_read_from_the_headers(tmp_path):
@@ -397,6 +431,7 @@ def test_linear_layers_are_read_from_the_headers(tmp_path):
         ({"method": "pissa", "load_in_4bit": True}, ("method pissa", "load_in_4bit")),
         ({"method": "prompt", "targets": "q_proj"}, ("method prompt", "targets 'q_proj'")),
         ({"method": "full", "targets": "attention"}, ("method full", "targets 'attention'")),
+        ({"method": "full", "first_layer": 1}, ("method full", "first_layer 1")),
         ({"method": "full", "new_tokens": "<a>"}, ("method full", "new_tokens '<a>'")),
         ({"method": "pissa", "continue_from": "mine"}, ("method pissa", "adapter 'mine'")),
         ({"method": "eva", "continue_from": "mine"}, ("method eva", "adapter 'mine'")),

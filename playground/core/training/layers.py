@@ -51,12 +51,21 @@ def parameters(folder: Path) -> int:
 
 
 def check_folder(folder: Path, config: TrainConfig) -> None:
-    """What can be refused before the weights are read: the context, the targets, a full fine-tune of a large model."""
+    """What can be refused before the weights are read: the context, the layers, a full fine-tune of a large model."""
     check_context(folder, config)
+    check_first_layer(config.first_layer, depth(folder))
     if config.method == "full":
         check_full(parameters(folder))
     if config.targets not in (EVERY_LINEAR, ATTENTION):
         check_names(config.targets, [layer.name for layer in linear_layers(folder)])
+
+
+def check_first_layer(first: int, depth: int | None) -> None:
+    if first and depth is not None and first >= depth:
+        raise PlaygroundError(
+            f"first_layer {first:,} is past the model's last layer, {depth - 1:,}; set first_layer to {depth - 1:,} or "
+            "less (0: all layers get an adapter)"
+        )
 
 
 def check_context(folder: Path, config: TrainConfig) -> None:
@@ -73,11 +82,20 @@ def check_context(folder: Path, config: TrainConfig) -> None:
 
 def context_length(folder: Path) -> int | None:
     """How many tokens the model reads at most, from its `config.json`; None where that does not say it."""
+    return _count(folder, "max_position_embeddings", "n_positions")
+
+
+def depth(folder: Path) -> int | None:
+    """How many layers the model has, from its `config.json`; None where that does not say it."""
+    return _count(folder, "num_hidden_layers", "n_layer")
+
+
+def _count(folder: Path, *names: str) -> int | None:
     path = Path(folder) / "config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     values = values.get("text_config") or values
-    context = values.get("max_position_embeddings", values.get("n_positions"))
-    return context if isinstance(context, int) else None
+    found = next((values[name] for name in names if name in values), None)
+    return found if isinstance(found, int) else None
 
 
 def check_full(parameters: int) -> None:

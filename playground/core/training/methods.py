@@ -6,6 +6,7 @@ the base, is converted to a LoRA of twice the rank when it is saved. A full fine
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def add_adapter(model, config: TrainConfig, tokens: Sequence[int] = (), initial:
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=target_modules(model, config.targets),
+        **layer_choice(model, config),
         use_rslora=config.method == "rslora",
         use_dora=config.method == "dora",
         init_lora_weights=STARTS.get(config.method, True),
@@ -119,6 +120,25 @@ def _all_weights(model):
     number = sum(p.numel() for p in model.parameters())
     layers.check_full(number)
     return model.requires_grad_(True)
+
+
+def layer_choice(model, config: TrainConfig) -> dict:
+    """peft's settings for the layers that get an adapter: `config.targets`, from `config.first_layer` on."""
+    targets = target_modules(model, config.targets)
+    if not config.first_layer:
+        return {"target_modules": targets}
+    numbers = {number: stack for name in _linear(model) for stack, number in [_place(name)] if stack}
+    layers.check_first_layer(config.first_layer, max(numbers, default=0) + 1)
+    if targets == EVERY_LINEAR:  # of which peft makes no choice by number
+        targets = sorted({name.rsplit(".", 1)[-1] for name in _linear(model) if _place(name)[0]})
+    kept = sorted(number for number in numbers if number >= config.first_layer)
+    return {"target_modules": targets, "layers_to_transform": kept, "layers_pattern": numbers[kept[0]]}
+
+
+def _place(name: str) -> tuple[str, int]:
+    """Of a layer's full name the stack that it is in and its number there: "model.layers.3.mlp.up" → "layers", 3."""
+    found = re.search(r"(?:^|\.)([^.]+)\.(\d+)\.", name)
+    return (found[1], int(found[2])) if found else ("", -1)
 
 
 def target_modules(model, targets: str) -> str | list[str]:
@@ -188,13 +208,18 @@ def continued(model, config: TrainConfig, folder: Path, tokens: Sequence[int] = 
         )
     _check_same(config, folder, before, tokens)
     chosen = target_modules(model, config.targets)
-    ours = {name for name in _linear(model) if chosen == EVERY_LINEAR or name.rsplit(".", 1)[-1] in chosen}
+    ours = {
+        name
+        for name in _linear(model)
+        if (chosen == EVERY_LINEAR or name.rsplit(".", 1)[-1] in chosen)
+        and (not config.first_layer or _place(name)[1] >= config.first_layer)
+    }
     theirs = set(read_adapter(folder).shapes)
     if ours != theirs:
         words = [", ".join(sorted({name.rsplit(".", 1)[-1] for name in names})) for names in (ours, theirs)]
         raise PlaygroundError(
-            f"targets {config.targets!r} are {len(ours)} layers ({words[0]}), and the adapter to continue from has "
-            f"{len(theirs)} ({words[1]}); set targets to its layers"
+            f"targets {config.targets!r} from first_layer {config.first_layer} on are {len(ours)} layers ({words[0]}), "
+            f"and the adapter to continue from has {len(theirs)} ({words[1]}); set both to its layers"
         )
     torch.manual_seed(config.seed)
     lora = LoraConfig.from_pretrained(str(folder))

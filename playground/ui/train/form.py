@@ -24,7 +24,7 @@ NAMES = tuple(f.name for f in fields(TrainConfig) if f.name != "recipe")
 # Headings of the further settings; one that is new to this list comes under the last heading by itself.
 GROUPS = {
     "What is trained": (
-        *("method", "targets", "alpha", "dropout", "new_tokens"),
+        *("method", "targets", "first_layer", "alpha", "dropout", "new_tokens"),
         *("prompt_tokens", "prompt_steps", "prompt_learning_rate"),
         *("continue_from", "load_in_4bit"),
     ),
@@ -53,7 +53,17 @@ COUNTED = tuple(
             "eval_share",
             "eval_rows",
         ),
-        *("method", "rank", "targets", "dtype", "load_in_4bit", "piece_tokens", "prompt_steps", "prompt_tokens"),
+        *(
+            "method",
+            "rank",
+            "targets",
+            "first_layer",
+            "dtype",
+            "load_in_4bit",
+            "piece_tokens",
+            "prompt_steps",
+            "prompt_tokens",
+        ),
     )
     if name in NAMES
 )
