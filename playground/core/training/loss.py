@@ -160,8 +160,10 @@ def _pass_loss(model, pieces: list[Batch], pad_id: int, soft: torch.Tensor | Non
     if not _plain_head(model):
         ids, mask, labels = tensors(pieces[0], pad_id, next(model.parameters()).device)
         return _loss_by_logits(model, ids, mask, labels, pieces[0].prefix, soft)
-    cache = start_of(model, pieces[0], soft) if begun is None else begun
-    if _lays_rows(model):
+    laid = _lays_rows(model)
+    # a prefix that one pass alone needs is the start of its sequence
+    cache = start_of(model, pieces[0], soft) if begun is None and not (laid and soft is None) else begun
+    if laid:
         hidden, wanted = _laid(model, pieces, cache)
     else:
         hidden, wanted = _padded(model, pieces[0], pad_id, soft, cache)
@@ -172,13 +174,18 @@ def _pass_loss(model, pieces: list[Batch], pad_id: int, soft: torch.Tensor | Non
 
 
 def _laid(model, pieces: list[Batch], cache) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states [tokens, width] of rows laid end to end, and the label that each is to predict."""
+    """Hidden states [tokens, width] of rows laid end to end, and the label that each is to predict.
+
+    Without a `cache` of it, the prefix stands before the rows.
+    """
     body, device = model.base_model, next(model.parameters()).device
     rows = [row for piece in pieces for row in piece.rows]
-    ids = torch.tensor([[token for row in rows for token in row.ids]], device=device)
-    wanted = torch.tensor([label for row in rows for label in (*row.labels[1:], IGNORE)], device=device)
-    before = 0 if cache is None else cache.get_seq_length()
-    layout = Layout([[len(row.ids) for row in piece.rows] for piece in pieces], before, device)
+    start = pieces[0].prefix if cache is None else ()
+    ids = torch.tensor([[*start, *(token for row in rows for token in row.ids)]], device=device)
+    labels = (label for row in rows for label in (*row.labels[1:], IGNORE))
+    wanted = torch.tensor([*[IGNORE] * len(start), *labels], device=device)
+    before = len(start) if cache is None else cache.get_seq_length()
+    layout = Layout([[len(row.ids) for row in piece.rows] for piece in pieces], before, device, whole=cache is None)
     known = {"use_cache": False} if cache is None else {"use_cache": True, **past(body, cache)}
     return body(**laid_end_to_end(ids, layout), **known).last_hidden_state[0], wanted
 

@@ -2,8 +2,8 @@
 
 Everything but attention treats tokens one by one, so nothing else has to know of rows. Attention gathers each piece's
 rows from the sequence, works on them as usual, and lays its outputs end to end again (as ModernBERT's unpadding does,
-Warner et al. 2024, arXiv:2412.13663, without its kernels). The prefix's keys and values stand before the sequence
-once; each row is given them, and their gradients are added up over the rows.
+Warner et al. 2024, arXiv:2412.13663, without its kernels). The prefix that all rows begin with stands there once: at
+the start of the sequence, or before it as keys and values; each row is given them, and their gradients are added up.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ class Piece:
 
     token: torch.Tensor
     real: torch.Tensor  # [rows, longest] of bools
-    before: int
+    before: int  # tokens of the prefix, which the keys begin with
+    shift: int  # from a place in the sequence to that among the keys
     start: int  # of its tokens in the sequence
     stop: int
     indices: dict = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Piece:
         if ("k", groups) not in self.indices:
             (rows, longest), device = self.shape, self.token.device
             prefix = torch.arange(self.before, device=device).expand(rows, -1)
-            tokens = torch.cat([prefix, self.token + self.before], 1)
+            tokens = torch.cat([prefix, self.token + self.shift], 1)
             group = torch.arange(groups, device=device).view(1, groups, 1)
             to_places = (tokens.view(rows, 1, -1) * groups + group).flatten()
             length = self.before + longest
@@ -70,27 +71,34 @@ class Piece:
 
 
 class Layout:
-    """Where the rows of each piece stand in the sequence, behind `before` tokens that all of them begin with."""
+    """Where the rows of each piece stand in the sequence, behind `before` tokens that all of them begin with.
 
-    def __init__(self, pieces: Sequence[Sequence[int]], before: int, device):
+    `whole`: those are the sequence's first, and a piece of their own; else their keys and values are there already.
+    """
+
+    def __init__(self, pieces: Sequence[Sequence[int]], before: int, device, whole: bool = False):
         """`pieces`: the lengths of each one's rows."""
-        self.before, self.pieces, self.tokens = before, [], 0
-        positions = []
-        for lengths in pieces:
-            lengths = torch.tensor(lengths, device=device)
-            starts = self.tokens + lengths.cumsum(0) - lengths
-            place = torch.arange(int(lengths.max()), device=device)
-            real = place < lengths[:, None]
-            token = starts[:, None] + torch.minimum(place, lengths[:, None] - 1)
-            stop = self.tokens + int(lengths.sum())
-            self.pieces.append(Piece(token, real, before, self.tokens, stop))
-            positions.append((before + place).expand(len(lengths), -1)[real])
-            self.tokens = stop
+        self.before, self.whole, self.pieces, self.tokens = before, whole and before > 0, [], 0
+        self.shift = 0 if whole else before
+        positions = [self._add([before], 0, device)] if self.whole else []
+        positions += [self._add(lengths, before, device) for lengths in pieces]
         self.positions = torch.cat(positions)[None]  # [1, tokens]
+
+    def _add(self, lengths: Sequence[int], before: int, device) -> torch.Tensor:
+        """One more piece; the positions of its tokens."""
+        lengths = torch.tensor(lengths, device=device)
+        starts = self.tokens + lengths.cumsum(0) - lengths
+        place = torch.arange(int(lengths.max()), device=device)
+        real = place < lengths[:, None]
+        token = starts[:, None] + torch.minimum(place, lengths[:, None] - 1)
+        stop = self.tokens + int(lengths.sum())
+        self.pieces.append(Piece(token, real, before, self.shift, self.tokens, stop))
+        self.tokens = stop
+        return (before + place).expand(len(lengths), -1)[real]
 
 
 def attend(query, key, value, layout: Layout, scaling: float) -> torch.Tensor:
-    """query [1, heads, tokens, d], key and value [1, groups, before + tokens, d] → [1, tokens, heads, d]."""
+    """query [1, heads, tokens, d], key and value [1, groups, shift + tokens, d] → [1, tokens, heads, d]."""
     return _Rows.apply(query, key, value, layout, scaling)
 
 
@@ -102,7 +110,7 @@ class _Rows(torch.autograd.Function):
         query = query * scaling
         kept, outs = [], []
         for piece in layout.pieces:
-            (rows, longest), length = piece.shape, layout.before + piece.shape[1]
+            (rows, longest), length = piece.shape, piece.before + piece.shape[1]
             places, back = piece.queries(heads, groups)
             seen, _ = piece.keys(groups)
             stacked = query.index_select(0, places).view(rows * groups, heads // groups * longest, d)
@@ -119,7 +127,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         layout, (heads, groups, tokens, d, scaling) = ctx.layout, ctx.sizes
-        upstream, before = upstream.reshape(-1, d), layout.before
+        upstream = upstream.reshape(-1, d)
         of_query, of_new, of_prefix = [], ([], []), [0, 0]
         for i, piece in enumerate(layout.pieces):
             stacked, keys, values, weights = ctx.saved_tensors[4 * i : 4 * i + 4]
@@ -134,12 +142,14 @@ class _Rows(torch.autograd.Function):
             of_keys, of_values = torch.bmm(of_scores.transpose(1, 2), stacked), torch.bmm(weights.transpose(1, 2), up)
             for half, grid in enumerate((of_keys, of_values)):
                 of_new[half].append(grid.view(-1, d).index_select(0, own))
-                if before:
-                    of_prefix[half] = grid.view(rows, groups, -1, d)[:, :, :before].sum(0) + of_prefix[half]
+                if piece.before:
+                    of_prefix[half] = grid.view(rows, groups, -1, d)[:, :, : piece.before].sum(0) + of_prefix[half]
         halves = []
         for prefix, new in zip(of_prefix, of_new, strict=True):
-            first = [prefix.transpose(0, 1).reshape(-1, d)] if before else []
-            halves.append(torch.cat([*first, *new]).view(before + tokens, groups, d).transpose(0, 1)[None])
+            if layout.before:
+                first = prefix.transpose(0, 1).reshape(-1, d)
+                new = [first + new[0], *new[1:]] if layout.whole else [first, *new]
+            halves.append(torch.cat(new).view(layout.shift + tokens, groups, d).transpose(0, 1)[None])
         of_query = torch.cat(of_query).mul_(scaling).view(tokens, heads, d).transpose(0, 1)[None]
         return of_query, *halves, None, None
 
