@@ -87,7 +87,7 @@ def work(args: argparse.Namespace, data: str, template: str, words: str) -> tupl
     )  # fmt: skip
     rows = datasets.load(data, Paths())
     examples = collate.prepare(
-        config, rows.conversations, templates.load(template, tokenizer), tokenizer, rows.problems
+        config, rows.conversations, templates.load(template, tokenizer), tokenizer, rows
     )
     whole = [b for epoch in range(2) for b in collate.batches_of_epoch(examples.train, config, epoch)]
     whole = [b for b in whole if len(b.rows) == config.batch_size][: config.steps]

@@ -178,7 +178,7 @@ def _work(config: TrainConfig, device, paths: Paths):
     tokenizer = Tokenizer.load(folder if folder.is_dir() else Sources(paths).get(config.model))
     data = datasets.load(config.data, paths)
     template = Templates(paths).load(config.template, tokenizer)
-    return partial(estimate.work_of, prepare(config, data.conversations, template, tokenizer), device=device)
+    return partial(estimate.work_of, prepare(config, data.conversations, template, tokenizer, data), device=device)
 
 
 def print_event(event: dict) -> None:

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import functools
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,56 @@ def test_every_epoch_has_all_rows_once_in_an_order_of_its_own():
     ]
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2]) == [len(r.ids) for r in rows]
+
+
+def rendered(tokenizer, answers: list[str], **settings):
+    """The examples of rows with these answers ("" for a row without one), each to a question of one letter."""
+    from playground.core.datasets import Dataset
+    from playground.core.datasets.problems import Problem
+    from playground.core.messages import from_row
+    from playground.core.templates import load
+
+    asked = {"role": "user", "content": "a"}
+    made = [from_row({"messages": [asked, *[{"role": "assistant", "content": text}] * bool(text)]}) for text in answers]
+    # the file's second row was not understood
+    numbers = [1, *range(3, len(answers) + 2)]
+    data = Dataset("d", "messages", made, [Problem("d", 2, None, "no text")], numbers=numbers, bad=1)
+    config = TrainConfig(**{"batch_size": 1, "max_length": 64, **settings})
+    return collate.prepare(config, made, load("chatml", tokenizer), tokenizer, data)
+
+
+def test_rows_that_are_cut_or_left_out_are_named(tokenizer):
+    report = rendered(tokenizer, ["yes", "", "word " * 99, ""]).report
+    assert (report.rows, report.kept, report.cut, report.nothing_trained, report.unreadable) == (5, 2, 1, 2, 1)
+    assert (report.cut_rows, report.nothing_trained_rows, report.unreadable_rows) == ((4,), (3, 5), (2,))
+    assert "1 cut to the longest length (row 4)" in report.sentence()
+    assert "2 left out because nothing in them is trained (rows 3, 5)" in report.sentence()
+    assert "1 left out because they cannot be rendered (row 2)" in report.sentence()
+
+
+def test_of_many_rows_the_first_are_named(tokenizer):
+    report = rendered(tokenizer, ["yes"] + [""] * 30).report
+    assert report.nothing_trained_rows == tuple(range(3, 23))
+    assert "30 left out because nothing in them is trained (rows 3, 4, 5, 6, 7 and 25 more)" in report.sentence()
+
+
+def test_rows_that_are_drawn_keep_their_numbers(tokenizer):
+    report = rendered(tokenizer, ["yes"] * 10 + [""] * 10, rows=8, seed=3).report
+    picked = sorted(random.Random(3).sample(range(20), 8))
+    assert report.nothing_trained_rows == tuple(i + 2 for i in picked if i >= 10)
+
+
+def test_a_run_that_would_train_on_nothing_names_the_rows_and_what_would_help(tokenizer):
+    with pytest.raises(PlaygroundError) as caught:
+        rendered(tokenizer, ["yes", "no", ""], max_length=8)
+    said = str(caught.value)
+    assert "none of the 4 rows is left; 1 cannot be read or rendered (first: d, row 2: no text); " in said
+    assert "2 have no assistant tokens within max_length 8 (rows 1, 3); the first of them has one with a max_" in said
+    assert "1 have no assistant turn (row 4); give them one" in said
+    needed = int(said.split("max_length of ")[1].split(";")[0])
+    assert len(rendered(tokenizer, ["yes", "no", ""], max_length=needed).train) >= 1
+    with pytest.raises(PlaygroundError):
+        rendered(tokenizer, ["yes", "no", ""], max_length=needed - 1)
 
 
 def test_split_holds_rows_out_once_and_leaves_some_to_train_on():

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from playground.config import TrainConfig
@@ -17,6 +17,8 @@ from playground.errors import PlaygroundError
 IGNORE = -100
 # A shared prefix shorter than this is not worth a forward pass of its own.
 MIN_PREFIX = 16
+# Of the rows that are cut or left out, so many are kept by number, and so many said.
+NAMED, SAID = 20, 5
 # Padded tokens in one forward and backward pass; a step of more is done in pieces. About 1 MB each for a model of
 # 135M, so this sets the peak memory; on two cores, pieces of 768 tokens took about a quarter longer.
 TOKENS_AT_ONCE = {"cuda": 16_384, "cpu": 2_048}
@@ -39,7 +41,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the rows; shown before the run and kept with it."""
+    """What became of the rows; shown before the run and kept with it.
+
+    `cut_rows` and the like are the first of those rows, by their numbers in the data.
+    """
 
     rows: int = 0
     kept: int = 0
@@ -50,17 +55,20 @@ class Report:
     trained_tokens: int = 0
     mask_rule: str = "none"
     problems: tuple[str, ...] = ()
+    cut_rows: tuple[int, ...] = ()
+    nothing_trained_rows: tuple[int, ...] = ()
+    unreadable_rows: tuple[int, ...] = ()
 
     def sentence(self) -> str:
         share = self.trained_tokens / self.tokens if self.tokens else 0
         text = f"{self.kept:,} of {self.rows:,} rows, {self.tokens:,} tokens, "
         text += f"{self.trained_tokens:,} trained ({share:.0%})"
-        for number, what in (
-            (self.cut, "cut to the longest length"),
-            (self.nothing_trained, "left out because nothing in them is trained"),
-            (self.unreadable, "left out because they cannot be rendered"),
+        for number, rows, what in (
+            (self.cut, self.cut_rows, "cut to the longest length"),
+            (self.nothing_trained, self.nothing_trained_rows, "left out because nothing in them is trained"),
+            (self.unreadable, self.unreadable_rows, "left out because they cannot be rendered"),
         ):
-            text += f"; {number:,} {what}" if number else ""
+            text += f"; {number:,} {what}{_which(rows, number)}" if number else ""
         return text
 
 
@@ -103,51 +111,64 @@ def example(ids: Iterable[int], mask: Iterable[bool], max_length: int) -> Exampl
     return Example(ids, tuple(token if trained else IGNORE for token, trained in zip(ids, mask, strict=True)))
 
 
-def prepare(config: TrainConfig, conversations: list, template, tokenizer, unreadable: list[str] = ()) -> Examples:
+def prepare(config: TrainConfig, conversations: list, template, tokenizer, data=None) -> Examples:
     """Render, label, cut, drop and split the rows of a run.
 
-    `unreadable` holds what was wrong with rows that the data set's reader left out. Raises PlaygroundError when
-    no row is left to train on, saying why.
+    `data`: the data set of the conversations (datasets.Dataset), which knows their rows' numbers and what was wrong
+    with the rows that its reader left out. Raises PlaygroundError when no row is left to train on, saying why.
     """
     from playground.core.templates import render
 
-    chosen = conversations
+    chosen = list(enumerate(conversations))
     if config.rows and config.rows < len(conversations):
         picks = sorted(random.Random(config.seed).sample(range(len(conversations)), config.rows))
-        chosen = [conversations[i] for i in picks]
-    kept, problems, rules, cut, empty = [], list(unreadable), set(), 0, 0
-    for number, conversation in enumerate(chosen, 1):
+        chosen = [(i, conversations[i]) for i in picks]
+    numbers = data.numbers if data and data.numbers else range(1, len(conversations) + 1)
+    problems, left_out = (list(data.problems), data.bad) if data else ([], 0)
+    faulty = dict.fromkeys(one.row for one in problems if getattr(one, "row", None) is not None)
+    kept, rules, cut, late, needs, silent, broken = [], set(), [], [], [], [], []
+    for at, conversation in chosen:
+        number = numbers[at]
         try:
             rendered = render(template, conversation, tokenizer)
         except PlaygroundError as error:
-            problems.append(f"row {number}: {error}")
+            problems.append(f"row {number:,}: {error}")
+            broken.append(number)
             continue
         rules.add(rendered.mask_rule)
         mask = rendered.mask or [False] * len(rendered.ids)
         row = example(rendered.ids, mask, config.max_length)
-        cut += len(rendered.ids) > config.max_length
+        if len(rendered.ids) > config.max_length:
+            cut.append(number)
         if row.trained:
             kept.append(row)
+        elif any(mask[1:]):
+            late.append(number)
+            needs.append(mask.index(True, 1) + 1)  # the length at which something of it would be trained
         else:
-            empty += 1
+            silent.append(number)
     report = Report(
-        rows=len(chosen) + len(unreadable),
+        rows=len(chosen) + left_out,
         kept=len(kept),
-        cut=cut,
-        nothing_trained=empty,
-        unreadable=len(problems),
+        cut=len(cut),
+        nothing_trained=len(late) + len(silent),
+        unreadable=left_out + len(broken),
         tokens=sum(len(row.ids) for row in kept),
         trained_tokens=sum(row.trained for row in kept),
         mask_rule="generation" if rules == {"generation"} else "prefix" if "prefix" in rules else "none",
-        problems=tuple(problems[:20]),
+        problems=tuple(problems[:NAMED]),
+        cut_rows=tuple(cut[:NAMED]),
+        nothing_trained_rows=tuple(sorted([*late, *silent])[:NAMED]),
+        unreadable_rows=tuple([*faulty, *broken][:NAMED]),
     )
     if not kept:
-        raise PlaygroundError(_nothing_left(report, config, template))
+        raise PlaygroundError(_nothing_left(report, config, template, late, silent, min(needs, default=0)))
     train, held_out = split(kept, config)
     return Examples(train, held_out, report)
 
 
-def _nothing_left(report: Report, config: TrainConfig, template) -> str:
+def _nothing_left(report: Report, config: TrainConfig, template, late: list, silent: list, needed: int) -> str:
+    """Why; `late`: rows whose trained tokens are all cut off, of which the first to have one has `needed` tokens."""
     if not report.rows:
         return f"the data {config.data!r} has no rows; give a file with at least one conversation"
     why = []
@@ -158,12 +179,24 @@ def _nothing_left(report: Report, config: TrainConfig, template) -> str:
             f"the template {template.name!r} does not say which tokens the assistant wrote; "
             "use one with {% generation %} marks"
         )
-    elif report.nothing_trained:
+        late = silent = []
+    if late:
         why.append(
-            f"{report.nothing_trained:,} have no assistant tokens within max_length {config.max_length:,}; "
-            "raise max_length or check that the rows have assistant turns"
+            f"{len(late):,} have no assistant tokens within max_length {config.max_length:,}"
+            f"{_which(late, len(late))}; the first of them has one with a max_length of {needed:,}"
         )
+    if silent:
+        why.append(f"{len(silent):,} have no assistant turn{_which(silent, len(silent))}; give them one")
     return f"nothing to train on: none of the {report.rows:,} rows is left; {'; '.join(why)}"
+
+
+def _which(rows: Sequence[int], count: int) -> str:
+    """As in: " (rows 2, 5, 9 and 31 more)"; rows that are not known by number are not named."""
+    if not rows:
+        return ""
+    said = ", ".join(f"{number:,}" for number in rows[:SAID])
+    more = count - len(rows[:SAID])
+    return f" ({'row' if count == 1 else 'rows'} {said}{f' and {more:,} more' if more else ''})"
 
 
 def split(rows: list[Example], config: TrainConfig) -> tuple[list[Example], list[Example]]:

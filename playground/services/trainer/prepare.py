@@ -55,7 +55,7 @@ def prepare(job: Job) -> Prepared:
         loaded = dataclasses.replace(loaded, device=ranks.device)
     tokens = methods.add_tokens(loaded.model, loaded.tokenizer, config.added_tokens) if config.added_tokens else []
     template = Templates(job.paths).load(config.template, loaded.tokenizer)
-    examples = examples_of(config, data.conversations, template, loaded.tokenizer, data.problems)
+    examples = examples_of(config, data.conversations, template, loaded.tokenizer, data)
     check_batch(config, len(examples.train))
     return Prepared(folder, loaded, template, data.conversations, examples, digest, tokens)
 

@@ -299,7 +299,7 @@ def plan(services: Services, config: TrainConfig) -> Plan:
     tokenizer = Tokenizer.load(Path(folder))
     counted = TrainConfig(**{**asdict(config), "rows": min(rows, COUNT_ROWS)})
     template = services.templates.load(config.template, tokenizer)
-    examples = collate.prepare(counted, data.conversations, template, tokenizer, data.problems)
+    examples = collate.prepare(counted, data.conversations, template, tokenizer, data)
     if rows <= COUNT_ROWS:
         held, train = len(examples.held_out), len(examples.train)
         sentence = examples.report.sentence()
