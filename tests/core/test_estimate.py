@@ -304,6 +304,7 @@ def test_methods_in_the_order_of_what_they_cost():
         ({"rank": 8}, 2_442_240),
         ({"rank": 8, "targets": "attention"}, 30 * 8 * (2 * (576 + 576) + 2 * (576 + 192))),
         ({"rank": 4, "targets": "q_proj, up_proj"}, 30 * 4 * (576 + 576 + 576 + 1536)),
+        ({"rank": 8, "first_layer": 10}, 1_628_160),
         ({"method": "prompt", "prompt_tokens": 16}, 9_216),
         ({"new_tokens": "<a>,<b>"}, 2_442_240 + 1_152),
         ({"method": "full"}, 134_515_008),
@@ -311,6 +312,24 @@ def test_methods_in_the_order_of_what_they_cost():
 )
 def test_trained_numbers(settings, trainable):
     assert estimate.trainable(SMALL, TrainConfig(**settings)) == trainable
+
+
+def test_layers_left_alone_keep_nothing_and_need_no_backward_pass():
+    work = Work(1000, 200, 300, 10, 1000)
+    asked = {"probe": "", "eval_every": 1000}
+    every, third = (estimate.estimate(SMALL, TrainConfig(first_layer=n, **asked), CPU, work).as_dict() for n in (0, 20))
+    assert third["parts"]["activations"] == pytest.approx(every["parts"]["activations"] / 3, rel=0.01)
+    assert third["seconds"] == pytest.approx(every["seconds"] * 2 / 3, rel=0.15)
+    tokens = {"new_tokens": "<a>", "first_layer": 20}  # whose embeddings are before all layers
+    embedded = estimate.estimate(SMALL, TrainConfig(**tokens, **asked), CPU, work)
+    assert embedded.parts["activations"] > 2 * third["parts"]["activations"]
+
+
+@pytest.mark.parametrize("piece, passes", [(0, 1), (100, 3)])
+def test_a_prefix_is_a_pass_of_its_own_only_where_a_step_has_several(piece, passes):
+    rows = [example([1] * 100 + [n] * 50, [False] * 120 + [True] * 30, 1024) for n in range(4)]
+    work = estimate.work_of(Examples(rows, []), TrainConfig(batch_size=4, piece_tokens=piece), CPU)
+    assert (work.passes, work.step_tokens) == (passes, 300)
 
 
 def test_the_work_of_rows_is_that_of_the_loops_pieces():

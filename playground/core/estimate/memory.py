@@ -1,7 +1,7 @@
 """Bytes, part by part, of one process. The package's text says what is counted."""
 
 from playground.config import TrainConfig
-from playground.core.estimate.shape import Shape, chosen
+from playground.core.estimate.shape import Shape, chosen, learning_layers
 from playground.core.estimate.work import Device, Work
 
 GIB = 2**30
@@ -77,8 +77,9 @@ def _activations(shape: Shape, config: TrainConfig, device: Device, work: Work) 
     else:  # training.fused: keys and values once for the heads that share them, and the probabilities
         attention, scores = (queries + 2 * keys) * wide, wide
     mlp = (3 if shape.gated else 2) * shape.intermediate * wide
-    kept = work.tokens * shape.layers * (norms + attention + mlp) + work.tokens * _inputs(shape, config) * wide
-    kept += pairs * shape.layers * shape.heads * scores + work.repeated * shape.layers * 2 * keys * wide
+    layers = learning_layers(shape, config)
+    kept = work.tokens * layers * (norms + attention + mlp) + work.tokens * _inputs(shape, config) * wide
+    kept += pairs * layers * shape.heads * scores + work.repeated * layers * 2 * keys * wide
     if config.method != "dora":
         return kept
     # DoRA keeps its outputs before and after scaling, and the weights whose norms it takes
@@ -90,7 +91,7 @@ def _inputs(shape: Shape, config: TrainConfig) -> int:
     """Numbers kept for each token for the gradients of what is trained: the inputs of its layers."""
     if config.method == "prompt":
         return 0
-    layers = shape.linears if config.method == "full" else chosen(shape, config.targets)
+    layers = shape.linears if config.method == "full" else chosen(shape, config)
     kept = {SAME_INPUT.get(one.name, one.name): one.count * one.inputs for one in layers}
     if config.method == "full":
         return sum(kept.values()) + 2 * shape.layers * shape.hidden  # the norms' weights are trained too

@@ -4,7 +4,7 @@ import math
 
 from playground.config import TrainConfig
 from playground.core.estimate.memory import bytes_of
-from playground.core.estimate.shape import Shape
+from playground.core.estimate.shape import Shape, learning_layers
 from playground.core.estimate.work import Device, Work
 
 CPU_LAYER = 0.008  # seconds of a layer in one pass, forward and back, however few its tokens are: its many small parts
@@ -18,7 +18,8 @@ def seconds(shape: Shape, config: TrainConfig, device: Device, work: Work) -> fl
         return None
     forward = 2 * shape.numbers * (1.5 if config.method == "dora" else 1.0) / device.rate
     evaluations = 1 + math.ceil(work.steps / config.eval_every)
-    tokens = (3 if config.method == "full" else 2) * work.step_tokens * work.steps + work.held * evaluations
+    back = learning_layers(shape, config) / shape.layers
+    tokens = (3 if config.method == "full" else 1 + back) * work.step_tokens * work.steps + work.held * evaluations
     # several processes on a CPU have the same cores
     total = forward * tokens / (config.processes if device.kind == "cuda" else 1)
     total += work.passes * work.steps * shape.layers * CPU_LAYER if device.kind == "cpu" else 0

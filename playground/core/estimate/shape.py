@@ -116,14 +116,21 @@ def trainable(shape: Shape, config: TrainConfig) -> int:
         return shape.numbers
     if config.method == "prompt":
         return config.prompt_tokens * shape.hidden
-    layers = chosen(shape, config.targets)
+    layers = chosen(shape, config)
     magnitudes = sum(one.count * one.outputs for one in layers) if config.method == "dora" else 0
     rows = len(config.added_tokens) * shape.hidden * (1 if shape.tied else 2)
     return sum(one.count * config.rank * (one.inputs + one.outputs) for one in layers) + magnitudes + rows
 
 
-def chosen(shape: Shape, targets: str) -> list[Linear]:
-    if targets == EVERY_LINEAR:
-        return list(shape.linears)
+def chosen(shape: Shape, config: TrainConfig) -> list[Linear]:
+    """The linear layers that get an adapter."""
+    targets = config.targets
     names = ATTENTION_LAYERS if targets == ATTENTION else tuple(map(str.strip, targets.split(",")))
-    return [one for one in shape.linears if one.name in names]
+    found = [one for one in shape.linears if targets == EVERY_LINEAR or one.name in names]
+    share = max(0, shape.layers - config.first_layer) / shape.layers
+    return [dataclasses.replace(one, count=round(one.count * share)) for one in found]
+
+
+def learning_layers(shape: Shape, config: TrainConfig) -> int:
+    """The layers that a backward pass goes through; new tokens' embeddings are before all of them."""
+    return shape.layers if config.added_tokens else max(0, shape.layers - config.first_layer)

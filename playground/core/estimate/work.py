@@ -93,7 +93,11 @@ def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
     labelled = max(sum(piece.trained for piece in pieces) for one in runs for pieces in one)
     begun = [len(pieces[0].prefix) + config.soft_tokens for pieces in mine]  # is run once for all passes of a step
     run = sum(size[0] for size in sizes) - sum(n * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
-    count = len(sizes) + sum(n > 0 for n in begun)
+    # the start of the one pass that has all of a step's rows, else a pass of its own
+    apart = [
+        n > 0 and not (laid and len(one) == 1 and not config.soft_tokens) for n, one in zip(begun, runs, strict=True)
+    ]
+    count = len(sizes) + sum(apart)
     held = sum(asked.laid if laid else asked.padded for asked in held_batches(examples, config, most))
     steps, each = total_steps(config, len(examples.train)), len(batches)
     return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, count / each)
