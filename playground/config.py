@@ -90,6 +90,9 @@ class TrainConfig:
     warmup_steps: int = setting(5, "steps of linear warm-up", min=0, max=100_000)
     final_lr_share: float = setting(0.05, "share of the peak rate left at the last step", min=0.0, max=1.0)
     weight_decay: float = setting(0.0, "AdamW weight decay", min=0.0, max=1.0)
+    beta2: float = setting(
+        0.999, "AdamW's decay of its mean of squared gradients; 0.98 suits short runs", min=0.0, max=0.99999
+    )
     clip: float = setting(1.0, "gradient norm is clipped to this", above=0.0, max=1000.0)
     batch_size: int = setting(8, "rows per step", min=1, max=1024)
     piece_tokens: int = setting(

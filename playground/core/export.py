@@ -115,8 +115,8 @@ def trl_script(
         "output_dir": "trl-out", "seed": config.seed, "data_seed": config.seed, "max_steps": steps,
         "per_device_train_batch_size": config.batch_size, "per_device_eval_batch_size": config.batch_size,
         "learning_rate": config.learning_rate, "weight_decay": config.weight_decay, "max_grad_norm": config.clip,
-        "max_length": config.max_length, "assistant_only_loss": True, "packing": False, "logging_steps": 1,
-        "eval_strategy": "steps" if held_out else "no", "eval_steps": config.eval_every,
+        "adam_beta2": config.beta2, "max_length": config.max_length, "assistant_only_loss": True, "packing": False,
+        "logging_steps": 1, "eval_strategy": "steps" if held_out else "no", "eval_steps": config.eval_every,
         "save_strategy": "no", "report_to": "none",
     }  # fmt: skip
     return _SCRIPT.format(

@@ -115,11 +115,11 @@ def test_the_command_line_gives_the_same_settings(changes):
 
 def test_a_trl_script_holds_the_template_and_the_settings():
     template = "{% generation %}'''\"\"\"\\n{% endgeneration %}"
-    config = TrainConfig(rank=4, learning_rate=1e-4, warmup_steps=3, seed=7)
+    config = TrainConfig(rank=4, learning_rate=1e-4, warmup_steps=3, seed=7, beta2=0.98)
     script = export.trl_script(config, template, 20, "someone/tiny")
     compile(script, "train_trl.py", "exec")
     assert repr(template) in script
-    for words in ("r=4,", "learning_rate=0.0001,", "max_steps=20,", "seed=7,"):
+    for words in ("r=4,", "learning_rate=0.0001,", "max_steps=20,", "seed=7,", "adam_beta2=0.98,"):
         assert words in script
 
 

@@ -26,9 +26,8 @@ class Master:
             ranks.alike([m for m, p in zip(self.masters, parameters, strict=True) if not is_share(p)])
         if self.copied and ranks.count > 1:
             self._write_back()
-        self.optimizer = torch.optim.AdamW(
-            self.masters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        settings = {"lr": config.learning_rate, "betas": (0.9, config.beta2), "weight_decay": config.weight_decay}
+        self.optimizer = torch.optim.AdamW(self.masters, **settings, fused=True)
         self.clip = config.clip
 
     def step(self) -> float:
