@@ -86,9 +86,7 @@ def work(args: argparse.Namespace, data: str, template: str, words: str) -> tupl
         steps=args.steps, eval_share=0.0, eval_every=args.steps, dtype=args.dtype,
     )  # fmt: skip
     rows = datasets.load(data, Paths())
-    examples = collate.prepare(
-        config, rows.conversations, templates.load(template, tokenizer), tokenizer, rows
-    )
+    examples = collate.prepare(config, rows.conversations, templates.load(template, tokenizer), tokenizer, rows)
     whole = [b for epoch in range(2) for b in collate.batches_of_epoch(examples.train, config, epoch)]
     whole = [b for b in whole if len(b.rows) == config.batch_size][: config.steps]
     if len(whole) < config.steps:
