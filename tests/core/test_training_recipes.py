@@ -158,6 +158,8 @@ def test_the_command_gives_what_differs(config, command):
     "config",
     [
         TrainConfig(learning_rate=0.00123456789, restore_best=False, probe='What\'s "up"?\nTwo lines'),
+        TrainConfig(probe="-5 + 3 = ?", data="-rows.jsonl", new_tokens="--a,b"),
+        TrainConfig(probe="$HOME `x` {y} \\ % ! # ~ *", template="", targets="q_proj,v_proj"),
         KNOWN["tool-calling"].config(method="dora", alpha=3.5, new_tokens="<|a|>,<|b|>"),
         dataclasses.replace(KNOWN["react"].config(), patience=0, final_lr_share=0.0),
     ],
