@@ -62,14 +62,14 @@ def run_of(services, name="a", held=(2.0, 1.0), answers=("no", "yes"), every=10,
 
 def test_the_card_stands_on_the_page_and_in_the_folder(services, store):
     run = run_of(services, rank=4)
-    shown, note, name = card.shown_card(services, store, "a")
+    shown, note, _, name = card.shown_card(services, store, "a")
     assert (note, name) == ("", "a")
     assert "<th>rank</th><td>4</td>" in shown
     assert "&lt;i&gt;Well?" in shown
     assert "<i>Well" not in shown
     assert "does not say: " in shown  # there is no playground.json
     assert "## Repeat it" in (run.folder / "run-card.md").read_text()
-    assert card.shown_card(services, store, None) == [card.EMPTY, "", ""]
+    assert card.shown_card(services, store, None) == [card.EMPTY, "", "", ""]
     assert card.card_now(services, store, "gone") == card.EMPTY
 
 

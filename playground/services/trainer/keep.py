@@ -10,7 +10,7 @@ from pathlib import Path
 from playground.config import TrainConfig
 from playground.core.adapter_files import SOFT
 from playground.core.models import revision
-from playground.core.training import methods
+from playground.core.training import methods, short
 from playground.core.training.loop import Outcome
 from playground.core.training.ranks import full_state
 from playground.core.training.recipes import Recipe, recipe
@@ -36,6 +36,8 @@ def score(model, ready: Prepared, recipe: Recipe, unit: Callable):
     # what is faster for a training step is slower for many rows with a long cache
     base.set_attn_implementation("sdpa")
     try:
+        if recipe.score == short.NAME:
+            return short.score(model, ready.loaded.tokenizer, ready.template, recipe, unit)
         return count(model, ready.loaded.tokenizer, ready.template, recipe, SCORED_ROWS, unit)
     finally:
         base.set_attn_implementation(before)
