@@ -26,7 +26,8 @@ def cli_line(config: dict) -> str:
 def notebook(name: str, command: str, template: str, model: str, probe: str, versions: dict) -> dict:
     """A notebook (nbformat 4.5) that installs, trains with `command`, and asks the adapter with transformers and peft.
 
-    `template` is the text that it was trained with, so that the prompt is the same one.
+    `template` is the text that it was trained with, so that the prompt is the same one. The command stands in a %%bash
+    cell: after "!", IPython would fill in {what} and $what a probe asks, and take a second line of it for Python.
     """
     pins = " ".join(f'"{package}=={version.split("+")[0]}"' for package, version in versions.items())
     ask = f"""\
@@ -66,7 +67,7 @@ print(ask({probe or "Hello"!r}))"""
     cells = [
         _cell("markdown", "about", "".join(about)),
         _cell("code", "install", f"%pip install -q -e . {pins}".rstrip()),
-        _cell("code", "train", f"!{command}"),
+        _cell("code", "train", f"%%bash\n{command}"),
         _cell("code", "ask", ask),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

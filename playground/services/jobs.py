@@ -63,10 +63,11 @@ class Jobs:
         with filelock.FileLock(self.paths.runs / ".resume.lock"):
             if run.status.live:
                 raise PlaygroundError(f"{run.name} is {run.state} already")
-            (run.folder / "stop").unlink(missing_ok=True)
-            (run.folder / "process.json").unlink(missing_ok=True)
-            Events(run.folder).state("queued")
-            self._launch(run)
+            with runs.writing(run.name):
+                (run.folder / "stop").unlink(missing_ok=True)
+                (run.folder / "process.json").unlink(missing_ok=True)
+                Events(run.folder).state("queued")
+                self._launch(run)
 
     def delete(self, run: Run) -> None:
         """End the trainer if it lives, and remove the folder with everything in it."""

@@ -235,17 +235,34 @@ def create(config: TrainConfig, paths: Paths) -> Run:
     """A new run's folder, queued; nothing is started. Its name is the config's, or made from recipe or data."""
     about = re.sub(r"[^A-Za-z0-9]+", "-", config.recipe or Path(config.data).stem).strip("-")[:40] or "run"
     name = check_name(config.name.strip() or f"{about}-{time.strftime('%m%d-%H%M')}")
-    paths.runs.mkdir(parents=True, exist_ok=True)
-    for number in range(1, 1000):
-        folder = paths.runs / (name if number == 1 else f"{name}-{number}")
+    with writing(f"a run in {paths.runs}"):
+        paths.runs.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            folder = paths.runs / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
         try:
-            folder.mkdir()
-            break
-        except FileExistsError:
-            continue
-    write_json(folder / "config.json", {**asdict(config), "name": folder.name})
-    Events(folder).state("queued")
+            write_json(folder / "config.json", {**asdict(config), "name": folder.name})
+            Events(folder).state("queued")
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)  # half a run
+            raise
     return Run(folder)
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """A disk that is full or may not be written to, as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise PlaygroundError(
+            f"{what} cannot be written: {error.strerror or error}; free some space (or set PLAYGROUND_HOME to a folder "
+            "that can be written) and try again"
+        ) from None
 
 
 def check_name(name: str) -> str:
@@ -279,6 +296,15 @@ def adapters(paths: Paths) -> list[Path]:
     """Folders of the adapters that can be used: those that come with the app, then those of runs, newest first."""
     shipped = sorted(file.parent for file in (ASSETS / "adapters").glob("*/adapter_config.json"))
     return shipped + [run.adapter for run in list_runs(paths) if run.adapter]
+
+
+def adapter_named(paths: Paths, name: str) -> Path | None:
+    """The folder of the adapter of that name, or of the run that had it before it was renamed."""
+    found = adapters(paths)
+    names = {(folder.parent if folder.name == "adapter" else folder).name: folder for folder in found}
+    if name in names:
+        return names[name]
+    return next((run.adapter for run in list_runs(paths) if name in run.former_names and run.adapter), None)
 
 
 def whole_models(paths: Paths) -> list[Path]:
@@ -339,8 +365,9 @@ def write_note(run: Run, text: str) -> None:
     if len(text) > MAX_NOTE:
         raise PlaygroundError(f"a note may have {MAX_NOTE:,} characters, this one has {len(text):,}")
     page = _json(run.folder / "page.json")
-    write_json(run.folder / "page.json", {**page, "note": text.strip()})
-    write_card(run)
+    with writing("the note"):
+        write_json(run.folder / "page.json", {**page, "note": text.strip()})
+        write_card(run)
 
 
 def take_chat_memory(run: Run) -> None:

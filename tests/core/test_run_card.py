@@ -113,6 +113,14 @@ def test_the_command_line_gives_the_same_settings(changes):
     assert config_of(cli.build_parser("train").parse_args(words[1:])) == config
 
 
+def test_the_notebook_has_the_command_as_it_is():
+    """Also one of several lines, which a "!" line would end at, and with what IPython would fill in there."""
+    command = export.cli_line({"probe": "Two\nlines, {x} and $HOME"})
+    made = export.notebook("mine", command, "t", "m", "", {})
+    (train,) = ("".join(cell["source"]) for cell in made["cells"] if cell["id"] == "train")
+    assert train == f"%%bash\n{command}"
+
+
 def test_a_trl_script_holds_the_template_and_the_settings():
     template = "{% generation %}'''\"\"\"\\n{% endgeneration %}"
     config = TrainConfig(rank=4, learning_rate=1e-4, warmup_steps=3, seed=7, beta2=0.98)

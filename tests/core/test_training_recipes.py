@@ -56,6 +56,33 @@ def test_what_the_data_teaches_has_the_form_that_is_scored(name, judge, tokenize
         assert judge(answer), answer
 
 
+@pytest.mark.parametrize(
+    "answer, short",
+    [
+        ("The capital of Italy is Rome.", True),
+        ("5", True),
+        ("", False),
+        (" ", False),
+        ("The smallest planet is Pluto.\n\n### Explanation:\nThe response goes on.", False),
+        ("word " * 25, True),
+        ("word " * 26, False),
+    ],
+)
+def test_short_answers(answer, short):
+    assert formats.is_short(answer) == short
+
+
+def test_the_instructions_are_answered_as_shortly_as_is_counted():
+    rows = [c.messages[-1]["content"] for c in datasets.load("instructions").conversations]
+    assert sum(map(formats.is_short, rows)) >= 0.95 * len(rows)  # a list, two poems and some code have several lines
+    assert len(KNOWN["follow-instructions"].questions) == 40
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_recipe_says_what_is_counted_before_and_after_it(name):
+    assert KNOWN[name].score in formats.SCORES
+
+
 def test_the_persona_is_in_all_of_its_rows():
     recipe = KNOWN["persona"]
     rows = datasets.load("persona").conversations
@@ -158,6 +185,8 @@ def test_the_command_gives_what_differs(config, command):
     "config",
     [
         TrainConfig(learning_rate=0.00123456789, restore_best=False, probe='What\'s "up"?\nTwo lines'),
+        TrainConfig(probe="-5 + 3 = ?", data="-rows.jsonl", new_tokens="--a,b"),
+        TrainConfig(probe="$HOME `x` {y} \\ % ! # ~ *", template="", targets="q_proj,v_proj"),
         KNOWN["tool-calling"].config(method="dora", alpha=3.5, new_tokens="<|a|>,<|b|>"),
         dataclasses.replace(KNOWN["react"].config(), patience=0, final_lr_share=0.0),
     ],

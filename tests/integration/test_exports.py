@@ -256,7 +256,7 @@ def test_the_notebook_is_one_and_its_code_compiles(world):
     assert (notebook["nbformat"], len({cell["id"] for cell in notebook["cells"]})) == (4, 4)
     install, train, ask = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
     assert '"peft==0.1"' in install
-    assert train.startswith("!playground train --model tiny --data rows.json --template chatml --rank 2 ")
+    assert train.startswith("%%bash\nplayground train --model tiny --data rows.json --template chatml --rank 2 ")
     assert train.endswith(" --name mine")
     compile(ask, "ask", "exec")
     assert "PeftModel.from_pretrained" in ask

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -108,6 +109,29 @@ def test_a_killed_trainer_frees_the_device_and_can_be_resumed(jobs):
     assert reaches(first, "running")
 
 
+APP = """
+import sys, time
+from playground.config import Paths, TrainConfig
+from playground.services.jobs import Jobs
+Jobs(Paths(), command=(sys.executable, "-c", sys.argv[1])).start(TrainConfig(name="a"))
+time.sleep(600)
+"""
+
+
+def test_a_run_outlives_the_app_that_is_killed_and_the_next_one_stops_it(jobs):
+    app = subprocess.Popen(
+        [sys.executable, "-c", APP, TRAINER], env={**os.environ, "PLAYGROUND_HOME": str(jobs.paths.home)}
+    )
+    run = runs.Run(jobs.paths.runs / "a")
+    assert reaches(run, "running")
+    trainer = run.process().pid
+    app.kill()
+    app.wait(10)
+    assert (run.state, run.process().pid) == ("running", trainer)
+    jobs.stop(run)  # by an app that has not started it
+    assert reaches(run, "stopped")
+
+
 def test_of_two_tabs_that_resume_a_run_one_is_told_that_it_lives(jobs):
     first, second = jobs.start(config("a")), jobs.start(config("b"))
     assert reaches(first, "running")
@@ -174,6 +198,7 @@ def test_only_an_ended_run_is_resumed(jobs):
     [
         ({"rank": 0}, "rank must be between 1 and 256, got 0"),
         ({"name": "../x"}, "a run's name is"),
+        ({"name": "mine/two"}, "got 'mine/two'"),
         ({"model": "nonsense"}, "unknown model 'nonsense'"),
     ],
 )

@@ -237,7 +237,13 @@ def test_a_tool_recipe_counts_exact_calls(world, monkeypatch):
 
 @pytest.mark.parametrize(
     "name, template",
-    [("json-calls", "chatml"), ("think-first", "reasoning"), ("react", "react"), ("persona", "chatml")],
+    [
+        ("json-calls", "chatml"),
+        ("think-first", "reasoning"),
+        ("react", "react"),
+        ("persona", "chatml"),
+        ("follow-instructions", "alpaca"),
+    ],
 )
 def test_other_recipes_count_what_they_teach(world, monkeypatch, name, template):
     monkeypatch.setattr(keep, "SCORED_ROWS", 6)

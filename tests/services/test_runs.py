@@ -1,5 +1,6 @@
 """Run folders: what they say about a run, whatever became of the process that wrote them."""
 
+import errno
 import json
 import os
 import subprocess
@@ -276,3 +277,37 @@ def test_settings_that_are_none_are_a_sentence(paths, text, sentence):
     (run.folder / "config.json").write_text(text)
     with pytest.raises(PlaygroundError, match=sentence):
         runs.card(run)
+
+
+def test_an_adapter_is_found_by_the_name_that_its_run_had(paths):
+    """A run that goes on from it says that name, and may be resumed after the renaming."""
+    runs.rename(finished(paths, "old"), "new")
+    assert runs.adapter_named(paths, "new") == runs.adapter_named(paths, "old") == paths.runs / "new" / "adapter"
+    later = finished(paths, "old")  # a name can be given again
+    assert runs.adapter_named(paths, "old") == later.adapter
+    assert runs.adapter_named(paths, "tool-calling").parent.name == "adapters"
+    assert runs.adapter_named(paths, "never") is None
+
+
+@pytest.mark.parametrize("file", ["config.json", "events.jsonl"])
+def test_a_run_that_the_disk_has_no_room_for_is_a_sentence_and_leaves_nothing(paths, monkeypatch, file):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((runs, "write_json") if file == "config.json" else (Events, "write")), full)
+    with pytest.raises(PlaygroundError, match="cannot be written: No space left on device; free some space"):
+        runs.create(TrainConfig(name="a"), paths)
+    assert list(paths.runs.iterdir()) == []
+
+
+def test_a_note_that_the_disk_has_no_room_for_is_a_sentence(paths, monkeypatch):
+    run = finished(paths)
+    runs.write_note(run, "kept")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_json", full)
+    with pytest.raises(PlaygroundError, match="the note cannot be written: No space left"):
+        runs.write_note(run, "more")
+    assert run.note == "kept"

@@ -107,6 +107,12 @@ def test_rows_tokens_and_steps_are_counted_before_the_run(services):
     assert "36 rows to train on and 4 held out: 18 steps of 4 rows" in text
 
 
+@pytest.mark.parametrize("steps, said", [(5, True), (6, False)])
+def test_a_warm_up_that_never_ends_is_said(services, steps, said):
+    text = form.shown_plan(services, *values(rows=40, steps=steps, warmup_steps=5))
+    assert ("The warm-up of 5 steps is no shorter" in text) == said
+
+
 def test_a_large_data_set_is_estimated_from_its_first_rows(services, monkeypatch):
     monkeypatch.setattr(form, "COUNT_ROWS", 20)
     text = form.shown_plan(services, *values(rows=60, eval_share=0.1, batch_size=10))
@@ -139,7 +145,7 @@ def test_a_mistake_is_said_in_place_and_starts_nothing(services, changes, senten
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        ({"batch_size": 200, "rows": 60}, "batch_size is 200, and there are 57 rows to train on"),
+        ({"batch_size": 200, "rows": 60}, "batch_size is 200, and there are 57 rows to train on beside 3 that"),
         ({"max_length": 4096}, "max_length 4,096 is past the model's context of 2,048 tokens; set max_length to 2,048"),
         ({"max_length": 2048, "method": "prompt"}, "2,048 after 16 prompt_tokens is past the model's context of 2,048"),
         ({"targets": "q_proj,nothing"}, "no linear layer called 'nothing'; it has q_proj"),
@@ -359,6 +365,27 @@ def test_a_bad_end_is_red(services, state, live, mark):
     assert f'class="run-state {mark}"' in shown["state"]
     assert shown["resume"]["visible"] is (mark == "bad")
     assert shown["delete"]["visible"] is True
+
+
+@pytest.mark.parametrize(
+    "live, peak, words",
+    [(True, 3 * 2**30, "measured so far: 2.0 GiB at the most"), (False, 3 * 2**30, "measured: 3.0 GiB at the most")],
+)
+def test_the_measured_peak_stands_beside_the_estimate(services, live, peak, words):
+    plan = "plan", {"sentence": "5 rows", "estimate": {"sentence": "fits: about 1.0 GiB"}}
+    run = run_of(services, state="running" if live else "finished", live=live, events=[plan, step(1)])
+    (run.folder / "adapter").mkdir()
+    runs.write_json(run.folder / "adapter" / "playground.json", {"peak_memory": peak})
+    assert f"it fits: about 1.0 GiB; {words}" in show(services)["state"]
+
+
+def test_a_resumed_run_does_not_show_the_truth_check_of_before(services):
+    truth = "truth", {"passed": True, "sentence": "all is well"}
+    run_of(services, name="a", state="stopped", live=False, events=[truth])
+    assert "Truth check passed" in show(services)["state"]
+    runs.Events(services.paths.runs / "a").state("queued")
+    runs.note_process(services.paths.runs / "a", os.getpid())
+    assert "Truth check" not in show(services)["state"]
 
 
 def test_a_failed_truth_check_is_said(services):

@@ -62,14 +62,14 @@ def run_of(services, name="a", held=(2.0, 1.0), answers=("no", "yes"), every=10,
 
 def test_the_card_stands_on_the_page_and_in_the_folder(services, store):
     run = run_of(services, rank=4)
-    shown, note, name = card.shown_card(services, store, "a")
+    shown, note, _, name = card.shown_card(services, store, "a")
     assert (note, name) == ("", "a")
     assert "<th>rank</th><td>4</td>" in shown
     assert "&lt;i&gt;Well?" in shown
     assert "<i>Well" not in shown
     assert "does not say: " in shown  # there is no playground.json
     assert "## Repeat it" in (run.folder / "run-card.md").read_text()
-    assert card.shown_card(services, store, None) == [card.EMPTY, "", ""]
+    assert card.shown_card(services, store, None) == [card.EMPTY, "", "", ""]
     assert card.card_now(services, store, "gone") == card.EMPTY
 
 
@@ -116,9 +116,25 @@ def test_a_scorecard_says_what_the_adapter_was_worth_and_what_it_changed(service
 
 def test_a_note_is_kept_and_shown_as_text(services, store):
     run_of(services)
-    assert "<blockquote>&lt;b&gt;good</blockquote>" in card.keep_note(services, store, "a", "<b>good")
+    shown, known = card.keep_note(services, store, "a", "<b>good", "")
+    assert "<blockquote>&lt;b&gt;good</blockquote>" in shown
+    assert known == "<b>good"
     with pytest.raises(PlaygroundError, match="select a run first"):
-        card.keep_note(services, store, None, "x")
+        card.keep_note(services, store, None, "x", "")
+
+
+def test_a_note_of_another_tab_is_not_lost_unseen(services, store, monkeypatch):
+    run, said = run_of(services), []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    _, _, mine, _ = card.shown_card(services, store, "a")
+    _, _, theirs, _ = card.shown_card(services, store, "a")
+    card.keep_note(services, store, "a", "theirs", theirs)
+    shown, mine = card.keep_note(services, store, "a", "mine", mine)
+    assert "<blockquote>theirs</blockquote>" in shown
+    assert "another page has kept the note “theirs”" in said[0]
+    assert (run.note, mine) == ("theirs", "theirs")
+    card.keep_note(services, store, "a", "mine", mine)
+    assert (run.note, len(said)) == ("mine", 1)
 
 
 def test_a_renamed_run_is_the_one_that_is_shown(services, store):
@@ -150,6 +166,12 @@ def test_more_steps_are_a_new_run_that_goes_on_from_the_adapter(services):
 def test_more_steps_are_a_whole_number(services, steps, sentence):
     with pytest.raises(PlaygroundError, match=sentence):
         card.extended(run_of(services), steps)
+
+
+@pytest.mark.parametrize("method", ["full", "prompt"])
+def test_a_method_that_cannot_be_gone_on_from_is_said(services, method):
+    with pytest.raises(PlaygroundError, match=f"a run of method {method} cannot be gone on from"):
+        card.extended(run_of(services, method=method, adapter=method == "prompt"), 10)
 
 
 def test_without_an_adapter_there_is_nothing_to_go_on_from(services):

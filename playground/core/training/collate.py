@@ -213,11 +213,13 @@ def total_steps(config: TrainConfig, train_rows: int) -> int:
     return config.steps or max(1, math.ceil(config.epochs * math.ceil(train_rows / config.batch_size)))
 
 
-def check_batch(config: TrainConfig, train_rows: int) -> None:
-    if config.batch_size > train_rows:
+def check_batch(config: TrainConfig, examples: Examples) -> None:
+    rows, held = len(examples.train), len(examples.held_out)
+    if config.batch_size > rows:
+        beside = f" beside {held:,} that eval_share {config.eval_share:g} holds out" if held else ""
         raise PlaygroundError(
-            f"batch_size is {config.batch_size:,}, and there are {train_rows:,} rows to train on; "
-            f"set batch_size to {train_rows:,} or less, or add rows"
+            f"batch_size is {config.batch_size:,}, and there are {rows:,} rows to train on{beside}; "
+            f"set batch_size to {rows:,} or less, or add rows"
         )
 
 

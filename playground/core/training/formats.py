@@ -15,7 +15,9 @@ SCORES = {
     "reasoning_format": "answers that think first",
     "react_format": "answers in the ReAct form",
     "persona": "answers in the persona",
+    "short_answers": "short answers that end there",
 }
+SHORT = 25  # words; the longest answer in the instructions has 22
 # One thought, closed, and one answer, closed: the reasoning template's form.
 REASONING = re.compile(r"\s*<\|thinking\|>(.+?)</\|thinking\|>\s*<answer>(.+?)</answer>\s*", re.DOTALL)
 STEP = re.compile(r"\s*(?:<Thought>.+?</Thought>\s*)?(?P<act>.+)", re.DOTALL)
@@ -36,6 +38,11 @@ def is_react(answer: str) -> bool:
         return True
     calls = react.parse(answer).calls
     return bool(calls) and not any(isinstance(call, Fault) for call in calls)
+
+
+def is_short(answer: str) -> bool:
+    """An answer in a few words on one line, and no further heading or remark after it."""
+    return bool(answer.strip()) and "\n" not in answer.strip() and len(answer.split()) <= SHORT
 
 
 def in_persona(answer: str, marks: Sequence[str]) -> bool:

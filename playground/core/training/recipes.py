@@ -70,7 +70,9 @@ def command_line(config: TrainConfig) -> str:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", _short(value)]
+            text = _short(value)
+            # a value that looks like a flag would be taken for one
+            words += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
     return shlex.join(words)
 
 

@@ -15,7 +15,10 @@ from playground.errors import PlaygroundError
 
 ROWS = 120  # of those scores whose questions are generated
 # score → the longest answer, in tokens; the longest exact calls have 78
-LONGEST = {"exact_calls": 88, "json_calls": 112, "reasoning_format": 160, "react_format": 112, "persona": 64}
+LONGEST = {
+    "exact_calls": 88, "json_calls": 112, "reasoning_format": 160, "react_format": 112, "persona": 64,
+    "short_answers": 48,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,11 @@ def score(lane: Lane, template, recipe, rows: int = ROWS) -> scoring.Score:
         return exact_calls(lane, template, synthesis.tool_calls(rows, 0, "test"))
     asked, judge, kinds = _asked(recipe, rows)
     answers = answer_all(lane, template, asked, LONGEST[name])
-    return scoring.score([judge(i, answer) for i, answer in enumerate(answers)], kinds)
+    outcomes = [judge(i, answer) for i, answer in enumerate(answers)]
+    if name == "short_answers":  # one that was cut off has not ended there
+        cut = [len(lane.tokenizer.encode(answer)[0]) >= LONGEST[name] - 1 for answer in answers]
+        outcomes = [_form(what == "exact" and not long) for what, long in zip(outcomes, cut, strict=True)]
+    return scoring.score(outcomes, kinds)
 
 
 def _asked(recipe, rows: int) -> tuple[list[Conversation], Callable[[int, str], str], Sequence[str]]:
@@ -74,6 +81,8 @@ def _asked(recipe, rows: int) -> tuple[list[Conversation], Callable[[int, str], 
         raise PlaygroundError(f"the recipe {recipe.name!r} is scored by {recipe.score} and has no questions")
     if recipe.score == "persona":
         return asked, lambda i, answer: _form(formats.in_persona(answer, recipe.marks)), ()
+    if recipe.score == "short_answers":
+        return asked, lambda i, answer: _form(formats.is_short(answer)), ()
     return asked, lambda i, answer: _form(formats.thinks_first(answer)), ()
 
 

@@ -56,7 +56,7 @@ def prepare(job: Job) -> Prepared:
     tokens = methods.add_tokens(loaded.model, loaded.tokenizer, config.added_tokens) if config.added_tokens else []
     template = Templates(job.paths).load(config.template, loaded.tokenizer)
     examples = examples_of(config, data.conversations, template, loaded.tokenizer, data)
-    check_batch(config, len(examples.train))
+    check_batch(config, examples)
     return Prepared(folder, loaded, template, data.conversations, examples, digest, tokens)
 
 
@@ -85,9 +85,9 @@ def continued_folder(job: Job, base: Path) -> Path | None:
     config = job.config
     if not config.continue_from:
         return None
-    known = {(f.parent if f.name == "adapter" else f).name: f for f in runs.adapters(job.paths)}
-    folder = known.get(config.continue_from) or Path(config.continue_from).expanduser()
+    folder = runs.adapter_named(job.paths, config.continue_from) or Path(config.continue_from).expanduser()
     if not (folder / "adapter_config.json").exists():
+        known = [(f.parent if f.name == "adapter" else f).name for f in runs.adapters(job.paths)]
         raise PlaygroundError(
             f"there is no adapter {config.continue_from!r} to continue from; the adapters are {', '.join(known)}"
         )

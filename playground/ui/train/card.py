@@ -58,11 +58,12 @@ class Panel:
     rename: gr.Button
     more: gr.Number
     extend: gr.Button
+    known: gr.State  # the note as this page has seen it
 
     @property
     def shown(self) -> list:
         """What `show` gives values for."""
-        return [self.card, self.note, self.name]
+        return [self.card, self.note, self.known, self.name]
 
 
 def build() -> Panel:
@@ -79,7 +80,7 @@ def build() -> Panel:
             min_width=240, scale=3,
         )  # fmt: skip
         extend = gr.Button("Go on", size="sm", min_width=120, scale=1)
-    return Panel(card, note, keep, name, rename, more, extend)
+    return Panel(card, note, keep, name, rename, more, extend, gr.State(""))
 
 
 def wire(services: Services, panel: Panel, view, opened, show_run) -> None:
@@ -90,7 +91,12 @@ def wire(services: Services, panel: Panel, view, opened, show_run) -> None:
     # written when the run has come further; note and name are left alone, for somebody may be typing there
     view.state.change(partial(card_now, services, store), chooser, panel.card, **QUIET)
     opened(partial(card_now, services, store, live=True), chooser, panel.card, **QUIET)
-    panel.keep.click(shown(partial(keep_note, services, store)), [chooser, panel.note], panel.card, **QUEUED)
+    panel.keep.click(
+        shown(partial(keep_note, services, store)),
+        [chooser, panel.note, panel.known],
+        [panel.card, panel.known],
+        **QUEUED,
+    )
     panel.rename.click(
         shown(partial(rename, services, store, show_run)), [chooser, panel.name], [*view.all, *panel.shown], **QUEUED
     )
@@ -108,8 +114,8 @@ def shown_card(services: Services, store: Scorecards, selected: str | None) -> l
     try:
         run = selected_run(services, selected)
     except PlaygroundError:
-        return [EMPTY, "", ""]
-    return [card_html(services, store, run), run.note, run.name]
+        return [EMPTY, "", "", ""]
+    return [card_html(services, store, run), run.note, run.note, run.name]
 
 
 def card_now(services: Services, store: Scorecards, selected: str | None, live: bool = False):
@@ -189,10 +195,17 @@ def _is_before(other: scorecard.Column, column: scorecard.Column) -> bool:
     return other.adapter is None and (other.model, other.mode) == (column.model, column.mode)
 
 
-def keep_note(services: Services, store: Scorecards, selected: str | None, text: str) -> str:
-    run = selected_run(services, selected)
-    runs.write_note(run, text or "")
-    return card_html(services, store, run)
+def keep_note(services: Services, store: Scorecards, selected: str | None, text: str, known: str | None) -> list:
+    """Keep the note; one that another page has kept since this page looked (`known`) is first shown, then replaced."""
+    run, text = selected_run(services, selected), (text or "").strip()
+    if run.note in (known or "", text):
+        runs.write_note(run, text)
+    else:
+        gr.Warning(
+            f"Meanwhile another page has kept the note “{html.escape(run.note[:200])}”. Press again to put yours in "
+            "its place."
+        )
+    return [card_html(services, store, run), run.note]
 
 
 def rename(services: Services, store: Scorecards, show_run, selected: str | None, name: str) -> list:
@@ -208,14 +221,15 @@ def extend(services: Services, show_run, selected: str | None, steps: float | No
 
 def extended(run: Run, steps: float | None) -> TrainConfig:
     """The settings of a run that trains `run`'s adapter for so many more steps."""
+    config = run.config
+    if not config.is_lora:
+        raise PlaygroundError(f"a run of method {config.method} cannot be gone on from; one with LoRA can")
     if not run.adapter:
         raise PlaygroundError(f"{run.name} has no adapter to go on from: it is {run.state}")
     if (more := whole(steps, "more steps")) < 1:
         raise PlaygroundError(f"say how many more steps, 1 or more; got {more}")
     name = run.name if len(run.name) <= 58 else run.name[:58].rstrip("-._")
-    config = replace(run.config, continue_from=run.name, steps=more, name=f"{name}-more")
-    if not config.is_lora:
-        raise PlaygroundError(f"a run of method {config.method} cannot be gone on from; one with LoRA can")
+    config = replace(config, continue_from=run.name, steps=more, name=f"{name}-more")
     if config.method in ("pissa", "eva"):  # they are starts of a LoRA; PiSSA's is saved with twice the rank
         saved = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
         config = replace(config, method="lora", rank=saved["r"], alpha=float(saved["lora_alpha"]))

@@ -312,8 +312,13 @@ def plan(services: Services, config: TrainConfig) -> Plan:
         )
     steps = collate.total_steps(config, train)
     sentence += f". {train:,} rows to train on and {held:,} held out: {steps:,} steps of {config.batch_size:,} rows."
-    collate.check_batch(config, train)
+    if rows <= COUNT_ROWS:
+        collate.check_batch(config, examples)
     layers.check_folder(Path(folder), config)
+    if config.warmup_steps >= steps:
+        sentence += (
+            f" The warm-up of {config.warmup_steps:,} steps is no shorter: the learning rate stays below its peak."
+        )
     sentence += trained_words(config, folder)
     steps += config.prompt_steps
     return Plan(sentence, examples, Path(folder), steps)

@@ -3,6 +3,7 @@
 import html
 import time
 
+from playground.core.estimate import size
 from playground.core.run_card import early_words
 from playground.services.runs import Run
 from playground.ui.common import Services
@@ -74,10 +75,10 @@ def state_html(services: Services, run: Run, events: list[dict]) -> str:
         if key in newest.get(kind, {}):
             lines.append(f"<p>{html.escape(title)}: {html.escape(str(newest[kind][key]))}</p>")
     if estimate := (newest.get("plan", {}).get("estimate") or {}).get("sentence"):
-        lines.append(f"<p>Memory, as estimated: it {html.escape(str(estimate))}</p>")
+        lines.append(f"<p>Memory, as estimated: it {html.escape(str(estimate))}{_measured(run, events)}</p>")
     if "early_stop" in newest:
         lines.append(f"<p>Stopped early: {html.escape(early_words(newest['early_stop']))}.</p>")
-    if "truth" in newest:
+    if "truth" in newest and not status.live:  # of a resumed run, it is about what it was before
         passed = newest["truth"].get("passed")
         word = "Truth check passed" if passed else "Truth check failed"
         lines.append(f"<p>{word}: {html.escape(str(newest['truth'].get('sentence', '')))}</p>")
@@ -90,6 +91,14 @@ def counting_words(event: dict) -> str:
     """How far the recipe's questions have been answered."""
     who = "the adapter's" if event.get("tuned") else "the base model's"
     return f"Counting {who} answers: {event.get('done', 0):,} of {event.get('of', 0):,}"
+
+
+def _measured(run: Run, events: list[dict]) -> str:
+    """The peak beside the estimate: that of the whole run once it has ended, and of its steps before."""
+    live = run.status.live
+    steps = (event["memory"] for event in events if event["kind"] == "step" and "memory" in event)
+    peak = (0 if live else run.about.get("peak_memory")) or max(steps, default=0)
+    return f"; measured{' so far' if live else ''}: {size(peak)} at the most" if peak else ""
 
 
 def _figures(newest: dict[str, dict], live: bool) -> str:
