@@ -48,6 +48,7 @@ CONTEXT = 2048  # tokens, of a model whose config.json does not say it
 BUDGET_SHARE = 0.6  # of the memory, for weights
 GRACE = 30.0  # seconds that replies get to end when their model makes way for a run
 MAX_PROMPT_CHARACTERS = 50_000
+STRIDE = 0.25  # of the room for a chat: so much is left out at once where it has outgrown it
 
 
 class Engine:
@@ -223,8 +224,9 @@ class Engine:
     def fitted(
         self, lane: Lane, conversation: Conversation, starts: Sequence[int] | None = None
     ) -> tuple[Conversation, LeftOut | None]:
-        """A chat as `lane` can be sent it: without as few of its oldest exchanges as makes room; and what is left out.
+        """A chat as `lane` can be sent it: the whole, or without its oldest exchanges; and what is left out.
 
+        That is a little more than has to be (see `core.exchanges`), so that the next turns' prompts begin alike.
         `starts`: where the exchanges begin, where not every user's message begins one. A newest exchange that does not
         fit alone is refused as soon as it is asked (see `prompt`), and a lane elsewhere is left to its server.
         """
@@ -242,12 +244,16 @@ class Engine:
             options = {"add_generation_prompt": True, "sanitize": lane.sanitize, "spans": False, "masks": False}
             return len(render(template, short(count), tokenizer, **options).ids)
 
-        def sendable(count: int) -> bool:
-            return _characters(short(count)) <= MAX_PROMPT_CHARACTERS
+        def characters(count: int) -> int:
+            return _characters(short(count))
 
-        most = len(places) - 1
-        sent = exchanges.fewest(most, sendable)  # a prompt of any length is not made only to count its tokens
-        count = exchanges.fewest(most, lambda n: n >= sent and before + tokens(n) + reply <= context)
+        most, room = len(places) - 1, context - before - reply
+        whole = characters(0)  # a prompt of any length is not made only to count its tokens
+        far = whole - MAX_PROMPT_CHARACTERS
+        sent = exchanges.strided(most, far, STRIDE * MAX_PROMPT_CHARACTERS, lambda n: whole - characters(n))
+        over = tokens(sent) - room
+        count = exchanges.strided(most, over, max(1, STRIDE * room), lambda n: tokens(sent) - tokens(max(n, sent)))
+        count = max(count, sent)
         if not count:
             return conversation, None
         if count == sent:

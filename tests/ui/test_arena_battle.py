@@ -237,12 +237,13 @@ def test_what_did_not_fit_is_said_without_figures_and_with_them_after_the_vote(s
     services.engine.room = {duel.sides[1].template: 1}
     shown = ask(services, view, duel, ["red"], ["green"], prompt="And a colour?")
     assert [m["content"] for m in services.engine.asked[-1].conversation.messages] == ["And a colour?"]
-    assert "The first turn did not fit and was left out." in shown[view.lines[1]]
+    assert "The conversation did not fit: its first turn was left out." in shown[view.lines[1]]
     assert "left out" not in shown[view.lines[0]]
     assert not any("200 tokens" in str(value) for value in shown.values())
     shown = battle.vote(services, view, "left", duel)
     sentence = (
-        "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+        "The conversation did not fit into 200 tokens, of which the reply may take 16: its first turn (40 tokens) "
+        "was left out."
     )
     assert shown[view.reveal].count(sentence) == 1
     (row,) = services.votes.export()

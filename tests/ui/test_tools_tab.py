@@ -255,7 +255,8 @@ def test_a_talk_past_the_context_loses_its_oldest_questions_whole(services, view
     assert [role for role, _ in sent[1][4:]] == ["user", "assistant", "user"]
     assert [role for role, _ in sent[2][4:]] == ["user", "assistant", "user", "assistant", "tool"]
     left_out = (
-        "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+        "The conversation did not fit into 200 tokens, of which the reply may take 16: its first turn (40 tokens) "
+        "was left out."
     )
     assert left_out in updates[-1][view.lanes[0].status]
     prompts = updates[-1][view.lanes[0].exact]
