@@ -248,10 +248,12 @@ class Engine:
             return _characters(short(count))
 
         most, room = len(places) - 1, context - before - reply
+        if most < 1:
+            return conversation, None
         whole = characters(0)  # a prompt of any length is not made only to count its tokens
         far = whole - MAX_PROMPT_CHARACTERS
         sent = exchanges.strided(most, far, STRIDE * MAX_PROMPT_CHARACTERS, lambda n: whole - characters(n))
-        over = tokens(sent) - room
+        over = tokens(sent) - room if characters(sent) <= MAX_PROMPT_CHARACTERS else 0
         count = exchanges.strided(most, over, max(1, STRIDE * room), lambda n: tokens(sent) - tokens(max(n, sent)))
         count = max(count, sent)
         if not count:

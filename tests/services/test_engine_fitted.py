@@ -185,6 +185,16 @@ def test_a_chat_of_very_many_characters_is_not_rendered_whole(engine, monkeypatc
     assert str(left_out) == "The conversation did not fit into 50,000 characters: its first 4 turns were left out."
 
 
+@pytest.mark.parametrize("before", [[], exchange(1)])
+def test_what_can_never_be_sent_is_not_rendered(engine, monkeypatch, before):
+    monkeypatch.setattr(engine_module, "render", None)
+    message = {"role": "user", "content": "x" * 50_001}
+    lane = Lane("small", template="chatml", sampling=SAMPLING)
+    assert engine.fitted(lane, Conversation([*before, message]))[0].messages == [message]
+    with pytest.raises(TooLong, match="50,001 characters"):
+        engine.prompt(lane, Conversation([message]))
+
+
 def test_a_lane_elsewhere_is_sent_all(engine):
     engine.remotes.add(Endpoint("far", "http://127.0.0.1:9/v1", "big"))
     whole = chat()
