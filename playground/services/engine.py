@@ -32,7 +32,7 @@ from playground.core.templates import Rendered, Template, render, stop_strings
 from playground.core.tokenizer import Tokenizer
 from playground.core.tool_formats import for_template
 from playground.core.training.layers import context_length
-from playground.errors import PlaygroundError, TooLong
+from playground.errors import Busy, PlaygroundError, TooLong
 from playground.services.decoder import Decoder, weights_time, whole_name
 from playground.services.remote import FORMAT, RemoteReply, Remotes
 from playground.services.replies import WORDS_FOR_REASON, Chunk, Lane, Reply
@@ -125,10 +125,17 @@ class Engine:
         return thread
 
     def state(self, model: str, adapter: str | None = None) -> str:
-        """ "cold", "loading", "ready" or "failed: …" of the weights that this model with this adapter needs."""
+        """ "cold", "loading", "ready" or "failed: …" of the weights that this model with this adapter needs.
+
+        A name that is none is "cold": a lane elsewhere may be removed while it answers.
+        """
         if self.remotes.find(model) is not None:
             return "ready"
-        decoder = self._decoders.get(whole_name(adapter)) or self._decoders.get(self.sources.entry(model).name)
+        try:
+            name = self.sources.entry(model).name
+        except PlaygroundError:
+            return "cold"
+        decoder = self._decoders.get(whole_name(adapter)) or self._decoders.get(name)
         return decoder.state if decoder else "cold"
 
     def models(self) -> list[str]:
@@ -299,7 +306,7 @@ class Engine:
             by_weights.setdefault(weights, []).append(reply)
             replies.append(reply)
         if by_weights and (sentence := self.resting()):
-            raise PlaygroundError(sentence)
+            raise Busy(sentence)
         try:
             for weights, together in by_weights.items():
                 self._decoder(*weights).submit(together, visitor)
@@ -326,7 +333,7 @@ class Engine:
 
     def _awake(self, weights: tuple[str, Path]) -> Decoder:
         if sentence := self.resting():
-            raise PlaygroundError(sentence)
+            raise Busy(sentence)
         return self._decoder(*weights)
 
     def ahead(self, reply: Reply) -> int:
@@ -378,7 +385,7 @@ class Engine:
             if decoder and not decoder.failure and (decoder.folder, decoder.written) != (folder, weights_time(folder)):
                 # a run that was resumed, or another one of that name
                 if not decoder.retire():
-                    raise PlaygroundError(f"{name} is answering with its older weights; ask again when it is done")
+                    raise Busy(f"{name} is answering with its older weights; ask again when it is done")
                 del self._decoders[name]
                 decoder = None
             if decoder is None or decoder.failure:
@@ -404,7 +411,7 @@ class Engine:
                 held -= decoder.size
                 del self._decoders[name]
         if held + needed > self.budget:
-            raise PlaygroundError(
+            raise Busy(
                 f"{model} does not fit beside the models that are answering now ({held / 2**30:.1f} of "
                 f"{self.budget / 2**30:.1f} GiB); try again when they are done"
             )

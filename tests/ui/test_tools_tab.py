@@ -51,7 +51,7 @@ class Reply:
 class Engine:
     def __init__(self):
         self.queue, self.replies, self.infos, self.lanes, self.stops = [], [], [], [], []
-        self.remotes = Remotes()
+        self.remotes, self.visitors = Remotes(), []
         self.own = "chatml"  # the template of models and adapters that bring one
         self.room = 100  # how many exchanges fit
 
@@ -76,10 +76,11 @@ class Engine:
         left_out = LeftOut(count, 40 * count, "200 tokens", 16) if count else None
         return exchanges.without(conversation, starts, count), left_out
 
-    def reply(self, lane, conversation, stop=()):
+    def reply(self, lane, conversation, stop=(), visitor=""):
         if not self.queue:
             raise PlaygroundError("the prompt is too long")
         self.replies.append(Reply(lane, conversation, *self.queue.pop(0)))
+        self.visitors.append(visitor)
         self.stops.append(stop)
         return self.replies[-1]
 
@@ -130,6 +131,17 @@ def ask(services, toolbox, view, monkeypatch):
 
 def titles(bubbles):
     return [b.get("metadata", {}).get("title") or f"{b['role']}: {b['content']}" for b in bubbles]
+
+
+def test_visitors_are_told_apart_when_many_wait(services, ask):
+    services.engine.enqueue(*["Hello."] * 3)
+    talk, other = Talk(), Talk()
+    for one in (talk, talk, other):
+        list(ask(one, "Hi"))
+    first, again, second = services.engine.visitors
+    assert first == again != second
+    assert first
+    assert second
 
 
 def test_every_step_is_shown(services, view, ask):
