@@ -130,9 +130,9 @@ def build(services: Services) -> View:
     with gr.Row(elem_classes="ask"):
         prompt = gr.Textbox(
             label="Question for both",
-            lines=2,
+            lines=1,  # of a field with more, gradio's Enter begins a line and does not send
             max_lines=8,
-            placeholder="Ask two hidden lanes the same thing",
+            placeholder=_placeholder(OWN),
             elem_id="battle-prompt",
             scale=6,
             min_width=280,
@@ -191,7 +191,7 @@ def set_source(duel: Duel, source: str):
 
 def _placeholder(source: str) -> str:
     if source == OWN:
-        return "Ask two hidden lanes the same thing"
+        return "Ask two hidden lanes the same thing (Enter sends, Shift + Enter begins a line)"
     return "Drawn when the battle starts" + (" from the list the teacher has shared" if source == SHARED else "")
 
 
