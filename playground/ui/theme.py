@@ -143,6 +143,11 @@ HEAD = """
     if (event.target.closest("[data-theme-toggle]")) write("playground-theme", dark() ? "light" : "dark");
     window.playgroundLook();
   });
+  // gradio's dropdown (6.31) takes the Tab that leaves it for typing, and stays open over what comes next
+  window.addEventListener("keydown", (event) => {
+    const leaving = event.key === "Tab" || event.key === "Shift";
+    if (leaving && event.target.getAttribute?.("role") === "combobox") event.stopPropagation();
+  }, true);
   window.playgroundLook();
 })();
 </script>

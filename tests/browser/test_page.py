@@ -38,6 +38,19 @@ def test_a_page_that_is_made_narrow_fits_as_one_that_was_opened_so(visit):
     assert page.evaluate(margin) == "10px"  # a phone has no room to give away
 
 
+def test_a_dropdown_that_the_keyboard_leaves_is_closed(visit):
+    page = visit().page
+    page.get_by_role("tab", name="Chat", exact=True).click()
+    field, choices = page.get_by_label("Preset").first, page.get_by_role("option")
+    for key in ("Tab", "Shift+Tab"):
+        field.focus()
+        choices.first.wait_for()
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") != "Preset"
+        assert choices.count() == 0, key
+
+
 def test_text_size_and_theme_are_kept_by_the_browser(visit):
     visitor = visit(color_scheme="light")
     page = visitor.page
