@@ -1,4 +1,4 @@
-"""The one exception that is shown to the user as it is, and the one kind of it that programs tell apart."""
+"""The one exception that is shown to the user as it is, and the kinds of it that programs tell apart."""
 
 
 class PlaygroundError(Exception):
@@ -11,3 +11,7 @@ class PlaygroundError(Exception):
 
 class TooLong(PlaygroundError):
     """A prompt past what its model reads; a server says that with a code of its own."""
+
+
+class Busy(PlaygroundError):
+    """Nothing is wrong but the moment: the same request may work a little later."""

@@ -73,11 +73,14 @@ def telltales(models: Iterable[str], adapters: Iterable[str] = ()) -> list[str]:
 
 def leaks(reply: str, words: Iterable[str], prompt: str = "") -> list[str]:
     """Which of `words` stand in the reply as words of their own; one that the prompt has too gives nothing away."""
-    return [word for word in words if _says(reply, word) and not _says(prompt, word)]
+    found = [word for word in words if _says(reply, word) and not _says(prompt, word)]
+    # "smollm2" has told it; "smollm" stands in it
+    return [word for word in found if not any(re.fullmatch(rf"{re.escape(word)}\d+", other) for other in found)]
 
 
 def _says(text: str, word: str) -> bool:
-    return re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text, re.IGNORECASE) is not None
+    """Whether the word stands in the text, also with a version right behind it ("GPT4", "Phi3")."""
+    return re.search(rf"(?<![^\W_]){re.escape(word)}\d*(?![^\W_])", text, re.IGNORECASE) is not None
 
 
 @cache

@@ -2,8 +2,12 @@
 
 An exchange is a user's message and all that answers it: replies, calls and their results. Whole exchanges are left
 out, never a part of one; system messages stay, and so does the newest exchange.
+
+What is left out grows in strides: cut to the last token, a chat would lose its first exchange anew at every turn, its
+prompt would begin otherwise each time, and nothing of what was read before could be used again.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,14 +30,15 @@ class LeftOut:
     @property
     def briefly(self) -> str:
         """Without figures, which would tell one model from another."""
-        first, were = ("turn", "was") if self.turns == 1 else (f"{self.turns:,} turns", "were")
-        return f"The first {first} did not fit and {were} left out."
+        return f"The conversation did not fit: its first {self._turns()} left out."
 
     def __str__(self) -> str:
-        first, were = ("turn", "was") if self.turns == 1 else (f"{self.turns:,} turns", "were")
         size = "" if self.tokens is None else f" ({self.tokens:,} token{'' if self.tokens == 1 else 's'})"
-        kept = f", of which the reply may take {self.reply:,}," if self.reply else ""
-        return f"The first {first}{size} did not fit into {self.limit}{kept} and {were} left out."
+        kept = f", of which the reply may take {self.reply:,}" if self.reply else ""
+        return f"The conversation did not fit into {self.limit}{kept}: its first {self._turns(size)} left out."
+
+    def _turns(self, size: str = "") -> str:
+        return f"turn{size} was" if self.turns == 1 else f"{self.turns:,} turns{size} were"
 
 
 def starts(messages: Sequence[dict]) -> list[int]:
@@ -60,3 +65,16 @@ def fewest(most: int, fits: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle + 1, high)
     return low
+
+
+def strided(most: int, over: float, stride: float, spared: Callable[[int], float]) -> int:
+    """How many exchanges to leave out, at most `most`, of what is `over` its limit: so many that the size they take
+    (`spared`, of the first ones) makes up whole strides. The number stays the same until the rest has grown by one.
+
+    Where all that may go is less than that, as few as have to.
+    """
+    if over <= 0:
+        return 0
+    needed = math.ceil(over / stride) * stride
+    needed = needed if spared(most) >= needed else over
+    return fewest(most, lambda count: spared(count) >= needed)

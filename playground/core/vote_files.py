@@ -17,6 +17,7 @@ from pathlib import Path
 
 from playground.core.datasets import Problem
 from playground.core.datasets import rows as read_rows
+from playground.core.jsonl import printable
 from playground.core.judge import shared_turns
 from playground.core.ratings import MEANING
 from playground.errors import PlaygroundError
@@ -136,9 +137,8 @@ def read(path: Path, session: str = "") -> tuple[list[dict], list[Problem], int]
     for row in read_rows(path):
         if not isinstance(row, Problem):
             try:
-                vote = _vote(
-                    {str(name).strip().lower(): value for name, value in row.value.items()}, digest, row.number
-                )
+                values = printable({str(name).strip().lower(): value for name, value in row.value.items()})
+                vote = _vote(values, digest, row.number)
             except PlaygroundError as error:
                 row = Problem(path.name, row.number, None, str(error))
             else:
@@ -245,6 +245,6 @@ def _time(value) -> float:
             pass
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return time.time()
     return seconds if math.isfinite(seconds) and 0 < seconds < 1e11 else time.time()

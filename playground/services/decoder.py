@@ -16,7 +16,7 @@ from pathlib import Path
 from playground.core.cores import Cores
 from playground.core.models import weights_size
 from playground.core.tokenizer import Tokenizer
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
 from playground.services import loading
 from playground.services.fair import FairQueue
 from playground.services.replies import Reply
@@ -58,13 +58,11 @@ class Decoder(threading.Thread):
                     reply.finish("error", self.failure)
                 return
             if self.closing:
-                raise PlaygroundError(f"{self.model_name} is being unloaded; ask again in a moment")
+                raise Busy(f"{self.model_name} is being unloaded; ask again in a moment")
             if len(self.waiting) + len(replies) > MAX_WAITING:
-                raise PlaygroundError(
-                    f"{len(self.waiting)} requests are waiting for {self.model_name}; try again in a moment"
-                )
+                raise Busy(f"{len(self.waiting)} requests are waiting for {self.model_name}; try again in a moment")
             if visitor and self.waiting.of(visitor) + len(replies) > MAX_WAITING_EACH:
-                raise PlaygroundError(
+                raise Busy(
                     f"{self.waiting.of(visitor)} of your requests are waiting for {self.model_name} already; "
                     "stop some of them, or ask again when they are answered"
                 )

@@ -32,7 +32,7 @@ from playground.core.templates import Rendered, Template, render, stop_strings
 from playground.core.tokenizer import Tokenizer
 from playground.core.tool_formats import for_template
 from playground.core.training.layers import context_length
-from playground.errors import PlaygroundError, TooLong
+from playground.errors import Busy, PlaygroundError, TooLong
 from playground.services.decoder import Decoder, weights_time, whole_name
 from playground.services.remote import FORMAT, RemoteReply, Remotes
 from playground.services.replies import WORDS_FOR_REASON, Chunk, Lane, Reply
@@ -48,6 +48,7 @@ CONTEXT = 2048  # tokens, of a model whose config.json does not say it
 BUDGET_SHARE = 0.6  # of the memory, for weights
 GRACE = 30.0  # seconds that replies get to end when their model makes way for a run
 MAX_PROMPT_CHARACTERS = 50_000
+STRIDE = 0.25  # of the room for a chat: so much is left out at once where it has outgrown it
 
 
 class Engine:
@@ -124,10 +125,17 @@ class Engine:
         return thread
 
     def state(self, model: str, adapter: str | None = None) -> str:
-        """ "cold", "loading", "ready" or "failed: …" of the weights that this model with this adapter needs."""
+        """ "cold", "loading", "ready" or "failed: …" of the weights that this model with this adapter needs.
+
+        A name that is none is "cold": a lane elsewhere may be removed while it answers.
+        """
         if self.remotes.find(model) is not None:
             return "ready"
-        decoder = self._decoders.get(whole_name(adapter)) or self._decoders.get(self.sources.entry(model).name)
+        try:
+            name = self.sources.entry(model).name
+        except PlaygroundError:
+            return "cold"
+        decoder = self._decoders.get(whole_name(adapter)) or self._decoders.get(name)
         return decoder.state if decoder else "cold"
 
     def models(self) -> list[str]:
@@ -223,8 +231,9 @@ class Engine:
     def fitted(
         self, lane: Lane, conversation: Conversation, starts: Sequence[int] | None = None
     ) -> tuple[Conversation, LeftOut | None]:
-        """A chat as `lane` can be sent it: without as few of its oldest exchanges as makes room; and what is left out.
+        """A chat as `lane` can be sent it: the whole, or without its oldest exchanges; and what is left out.
 
+        That is a little more than has to be (see `core.exchanges`), so that the next turns' prompts begin alike.
         `starts`: where the exchanges begin, where not every user's message begins one. A newest exchange that does not
         fit alone is refused as soon as it is asked (see `prompt`), and a lane elsewhere is left to its server.
         """
@@ -242,12 +251,18 @@ class Engine:
             options = {"add_generation_prompt": True, "sanitize": lane.sanitize, "spans": False, "masks": False}
             return len(render(template, short(count), tokenizer, **options).ids)
 
-        def sendable(count: int) -> bool:
-            return _characters(short(count)) <= MAX_PROMPT_CHARACTERS
+        def characters(count: int) -> int:
+            return _characters(short(count))
 
-        most = len(places) - 1
-        sent = exchanges.fewest(most, sendable)  # a prompt of any length is not made only to count its tokens
-        count = exchanges.fewest(most, lambda n: n >= sent and before + tokens(n) + reply <= context)
+        most, room = len(places) - 1, context - before - reply
+        if most < 1:
+            return conversation, None
+        whole = characters(0)  # a prompt of any length is not made only to count its tokens
+        far = whole - MAX_PROMPT_CHARACTERS
+        sent = exchanges.strided(most, far, STRIDE * MAX_PROMPT_CHARACTERS, lambda n: whole - characters(n))
+        over = tokens(sent) - room if characters(sent) <= MAX_PROMPT_CHARACTERS else 0
+        count = exchanges.strided(most, over, max(1, STRIDE * room), lambda n: tokens(sent) - tokens(max(n, sent)))
+        count = max(count, sent)
         if not count:
             return conversation, None
         if count == sent:
@@ -291,7 +306,7 @@ class Engine:
             by_weights.setdefault(weights, []).append(reply)
             replies.append(reply)
         if by_weights and (sentence := self.resting()):
-            raise PlaygroundError(sentence)
+            raise Busy(sentence)
         try:
             for weights, together in by_weights.items():
                 self._decoder(*weights).submit(together, visitor)
@@ -318,7 +333,7 @@ class Engine:
 
     def _awake(self, weights: tuple[str, Path]) -> Decoder:
         if sentence := self.resting():
-            raise PlaygroundError(sentence)
+            raise Busy(sentence)
         return self._decoder(*weights)
 
     def ahead(self, reply: Reply) -> int:
@@ -370,7 +385,7 @@ class Engine:
             if decoder and not decoder.failure and (decoder.folder, decoder.written) != (folder, weights_time(folder)):
                 # a run that was resumed, or another one of that name
                 if not decoder.retire():
-                    raise PlaygroundError(f"{name} is answering with its older weights; ask again when it is done")
+                    raise Busy(f"{name} is answering with its older weights; ask again when it is done")
                 del self._decoders[name]
                 decoder = None
             if decoder is None or decoder.failure:
@@ -396,7 +411,7 @@ class Engine:
                 held -= decoder.size
                 del self._decoders[name]
         if held + needed > self.budget:
-            raise PlaygroundError(
+            raise Busy(
                 f"{model} does not fit beside the models that are answering now ({held / 2**30:.1f} of "
                 f"{self.budget / 2**30:.1f} GiB); try again when they are done"
             )

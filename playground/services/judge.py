@@ -147,7 +147,7 @@ class Judging:
         since = time.monotonic()
         while True:
             try:
-                return self._engine.replies([(lane, order) for order in orders]), ""
+                return self._engine.replies([(lane, order) for order in orders], visitor="judge"), ""
             except PlaygroundError as error:  # too many are waiting
                 if others:
                     return None, ""

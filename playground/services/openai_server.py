@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from playground.core import openai_api
 from playground.core.openai_api import Chunks
 from playground.core.tool_formats import Parsed, Reading
-from playground.errors import PlaygroundError, TooLong
+from playground.errors import Busy, PlaygroundError, TooLong
 from playground.services.engine import Engine, Lane, Reply
 
 MAX_BODY = 4 * 2**20  # bytes
@@ -63,9 +63,14 @@ def router(engine: Engine, default: str, key: str | None = None) -> APIRouter:
         except PlaygroundError as error:
             return _error(str(error), 404, code="model_not_found")
         try:
-            answer = await asyncio.to_thread(Answer, engine, replace(lane, sampling=asked.sampling), asked)
+            lane = replace(lane, sampling=asked.sampling)
+            answer = await asyncio.to_thread(Answer, engine, lane, asked, _caller(request))
         except TooLong as error:  # the client decides what to leave out
             return _error(str(error), 400, code="context_length_exceeded")
+        except Busy as error:  # OpenAI's clients ask again by themselves
+            answer = _error(str(error), 429, "rate_limit_error", "rate_limit_exceeded")
+            answer.headers["Retry-After"] = "2"
+            return answer
         except PlaygroundError as error:
             return _error(str(error), 400)
         if asked.stream:
@@ -96,14 +101,14 @@ def lane_called(engine: Engine, name: str, default: str) -> Lane:
 class Answer:
     """One request on its way through the engine. Raises PlaygroundError where it cannot start."""
 
-    def __init__(self, engine: Engine, lane: Lane, asked: openai_api.Request):
+    def __init__(self, engine: Engine, lane: Lane, asked: openai_api.Request, caller: str = ""):
         self.id, self.created = uuid.uuid4().hex[:24], int(time.time())
         self.asked, self.tools = asked, asked.conversation.tools
         self.format = engine.tool_format(lane) if self.tools else None
         if self.tools and self.format is None:
             raise PlaygroundError(f"the template of {asked.model} writes no tool calls; ask without tools")
         stops = [*asked.stop, *(self.format.STOPS if self.format else ())]
-        self.reply: Reply = engine.reply(lane, asked.conversation, stop=stops)
+        self.reply: Reply = engine.reply(lane, asked.conversation, stops, caller)
 
     async def whole(self, gone: Callable) -> dict | JSONResponse:
         """The whole answer; a client that has gone ends its reply."""
@@ -157,6 +162,11 @@ class Answer:
     def _end(self) -> None:
         if not self.reply.done:
             self.reply.cancel()
+
+
+def _caller(request: Request) -> str:
+    """Whose turn it is when many wait: one machine's programs are one visitor. Kept nowhere but in the queue."""
+    return f"client {request.client.host if request.client else ''}"
 
 
 async def _json_body(request: Request):

@@ -4,8 +4,8 @@
     Lane("big")                                                # asks that server
 
 A key is taken from the environment (`BIG_API_KEY` for the endpoint `big`) or given for the time the app runs; it is
-never written to a file, a log or a message. A server that hangs, breaks off, or sends what is no answer, ends its
-own lane with one sentence.
+never written to a file, a log or a message, and a server that says it back does not bring it into a reply. A server
+that hangs, breaks off, or sends what is no answer, ends its own lane with one sentence.
 """
 
 import json
@@ -15,19 +15,23 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import httpx
 
 from playground.config import SamplingConfig
 from playground.core.messages import Conversation
+from playground.core.server_events import events, no_event
 from playground.core.templates import Rendered
 from playground.core.tool_formats import Call, hermes
 from playground.errors import PlaygroundError
 from playground.services.replies import Reply
 
 CONNECT, READ = 10.0, 60.0  # seconds to be reached in, and between two pieces of an answer
+WHOLE = 900.0  # seconds for all of it
 MAX_CHARACTERS = 400_000
+MAX_REFUSAL = 64 * 2**10  # bytes that are read of an error's page
+MAX_SENTENCE = 400  # characters of what a server says that are shown
+SECRET = 8  # characters of a key that is one: servers that ask for none are given "none" or "EMPTY"
 MAX_STOPS = 4  # OpenAI takes no more
 FORMAT = hermes  # how the calls of a remote model are written into its reply's text
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,60}")
@@ -45,13 +49,18 @@ class Endpoint:
     key: str = field(default="", repr=False)
 
     def __post_init__(self):
-        parts = urlsplit(self.url)
         if not NAME.fullmatch(self.name):
             raise PlaygroundError(f"an endpoint's name is letters, digits, dots and dashes, got {self.name!r}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            address = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise PlaygroundError(f"{self.name}: the address cannot be read ({error}), got {self.url!r}") from None
+        if address.scheme not in ("http", "https") or not address.host:
             raise PlaygroundError(f"{self.name}: the address must begin with http:// or https://, got {self.url!r}")
-        if parts.username or parts.password:
-            raise PlaygroundError(f"{self.name}: give the key apart from the address")
+        if address.userinfo or address.query or address.fragment:
+            raise PlaygroundError(
+                f"{self.name}: the address ends with its path, as in http://host:8000/v1; give the key apart from it"
+            )
         if not self.model:
             raise PlaygroundError(f"{self.name}: say which model to ask for")
         if not self.key.isprintable() or not self.key.isascii():
@@ -100,7 +109,7 @@ class RemoteReply(Reply):
         shown = json.dumps({**body, "stream": True}, ensure_ascii=False, indent=2)
         super().__init__(lane, Rendered(shown, [], "none", ids=[]), stops)
         self.endpoint, self.body, self.pieces = endpoint, body, 0
-        self._response: httpx.Response | None = None
+        self._held = ""  # an end of the text that is not shown yet: see `_grow`
 
     @property
     def count(self) -> int:
@@ -131,8 +140,14 @@ class RemoteReply(Reply):
             self._fail("broke off before its answer was whole")
 
     def _fail(self, sentence: str) -> None:
-        key = self.endpoint.key
-        self.finish("error", f"{self.endpoint.name} {sentence.replace(key, '…') if key else sentence}")
+        if self.done:
+            return
+        self._grow("", last=True)
+        sentence = _whole(sentence)
+        if self.endpoint.key:  # before it is cut: a part of a key is too much
+            sentence = sentence.replace(self.endpoint.key, "…")
+        short = sentence if len(sentence) <= MAX_SENTENCE else sentence[:MAX_SENTENCE] + "…"
+        self.finish("error", f"{self.endpoint.name} {short}")
 
     def _ask(self) -> None:
         headers = {"Authorization": f"Bearer {self.endpoint.key}"} if self.endpoint.key else {}
@@ -151,10 +166,10 @@ class RemoteReply(Reply):
             if response.status_code in (400, 422) and not last:
                 return False
             if response.status_code != 200:
-                raise PlaygroundError(_refusal(response))
+                raise PlaygroundError(_refusal(response, self._parts(response)))
             calls: dict[int, dict] = {}
             reason = None
-            for event in _events(response):
+            for event in events(self._parts(response)):
                 if self.done:
                     return True
                 if event.get("error"):
@@ -162,30 +177,66 @@ class RemoteReply(Reply):
                 usage = event.get("usage")
                 if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
                     self.pieces = usage["completion_tokens"]
-                for choice in event.get("choices") or []:
-                    self._take(choice.get("delta") or {}, calls)
-                    reason = choice.get("finish_reason") or reason
+                for delta, ended in _deltas(event):
+                    self._take(delta, calls)
+                    reason = ended or reason
             if reason is None:
-                return True  # it broke off
+                return True  # it broke off, or nobody wants the rest
+            self._grow("", last=True)
             if calls:
-                self.add(None, ("\n" if self.text else "") + FORMAT.write(_calls(calls)))
+                self.add(None, _whole(("\n" if self.text else "") + FORMAT.write(_calls(calls))))
             self.finish("length" if reason == "length" else "stop")
             return True
 
+    def _parts(self, response: httpx.Response) -> Iterator[bytes]:
+        """The bytes of an answer while somebody wants them, for WHOLE seconds at most: comments alone keep a
+        connection open for ever."""
+        deadline = self.asked + WHOLE
+        for part in response.iter_bytes():
+            if self.done:
+                return
+            yield part
+            if time.monotonic() > deadline:
+                raise PlaygroundError(f"was not finished after {WHOLE / 60:.0f} minutes; the rest was left out")
+
     def _take(self, delta: dict, calls: dict[int, dict]) -> None:
-        text = delta.get("content")
-        if isinstance(text, str) and text:
+        if text := delta.get("content"):
             self.pieces += 1
             if self.first_token_s is None:
                 self.first_token_s = time.monotonic() - self.asked
-            self.add(None, text)
+            self._grow(text)
             if len(self.text) > MAX_CHARACTERS:
                 raise PlaygroundError(f"wrote more than {MAX_CHARACTERS:,} characters; the rest was left out")
         for part in delta.get("tool_calls") or []:
-            call = calls.setdefault(part.get("index", len(calls)), {"name": "", "arguments": ""})
+            place = part.get("index")
+            call = calls.setdefault(len(calls) if place is None else place, {"name": "", "arguments": ""})
             function = part.get("function") or {}
             call["name"] += function.get("name") or ""
             call["arguments"] += function.get("arguments") or ""
+
+    def _grow(self, text: str, last: bool = False) -> None:
+        """Add text, without the key; an end that may be the first half of a character, or of the key, waits for the
+        rest. JSON's escapes can cut a character in two (`\\ud83d`, `\\ude00`), and no page takes half of one."""
+        text, self._held = self._held + text, ""
+        secret = self.endpoint.key if len(self.endpoint.key) >= SECRET else ""
+        if secret:
+            text = text.replace(secret, "…")
+        if not last:
+            half = 1 if "\ud800" <= text[-1:] <= "\udbff" else 0
+            keep = max(half, _begun(text, secret))
+            text, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        if text:
+            self.add(None, _whole(text))
+
+
+def _begun(text: str, secret: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `secret`."""
+    return next((n for n in range(min(len(text), len(secret) - 1), 0, -1) if text.endswith(secret[:n])), 0)
+
+
+def _whole(text: str) -> str:
+    """The text with both halves of a character joined, and a lone half replaced."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def request(endpoint: Endpoint, sampling: SamplingConfig, conversation: Conversation, stops=()) -> dict:
@@ -238,21 +289,34 @@ def with_call_ids(messages: list[dict]) -> list[dict]:
     return tied
 
 
-def _events(response: httpx.Response) -> Iterator[dict]:
-    """The JSON of each server-sent event, up to `[DONE]` (HTML standard, "Server-sent events")."""
-    for line in response.iter_lines():
-        if not line.startswith("data:"):
-            continue  # a comment, an event's name, an empty line
-        data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
-            return
-        try:
-            event = json.loads(data)
-        except ValueError:
-            raise PlaygroundError(f"sent what is no event: {data[:80]!r}") from None
-        if not isinstance(event, dict):
-            raise PlaygroundError(f"sent what is no event: {data[:80]!r}")
-        yield event
+def _deltas(event: dict) -> Iterator[tuple[dict, str]]:
+    """What each choice of an event adds, and why it ended ("": it has not). Raises PlaygroundError."""
+    choices = event.get("choices") or []
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise no_event(event)
+    for choice in choices:
+        delta, reason = choice.get("delta") or {}, choice.get("finish_reason") or ""
+        if not (isinstance(delta, dict) and isinstance(reason, str) and _is_text(delta.get("content"))):
+            raise no_event(event)
+        calls = delta.get("tool_calls") or []
+        if not isinstance(calls, list) or not all(map(_is_piece, calls)):
+            raise no_event(event)
+        yield delta, reason
+
+
+def _is_text(value) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_piece(call) -> bool:
+    """Whether it is a piece of a tool call."""
+    function = call.get("function") or {} if isinstance(call, dict) else None
+    return (
+        isinstance(function, dict)
+        and isinstance(call.get("index") or 0, int)
+        and _is_text(function.get("name"))
+        and _is_text(function.get("arguments"))
+    )
 
 
 def _calls(calls: dict[int, dict]) -> list[Call]:
@@ -268,13 +332,17 @@ def _calls(calls: dict[int, dict]) -> list[Call]:
     return whole
 
 
-def _refusal(response: httpx.Response) -> str:
-    response.read()
+def _refusal(response: httpx.Response, parts: Iterator[bytes]) -> str:
+    page = b""
+    for part in parts:
+        page = (page + part)[:MAX_REFUSAL]
+        if len(page) == MAX_REFUSAL:
+            break
     try:
-        said = _message(response.json())
-    except ValueError:
-        said = response.text.strip()
-    said = f": {said[:300]}" if said else ""
+        said = _message(json.loads(page))
+    except (ValueError, RecursionError):
+        said = page.decode("utf-8", "replace").strip()
+    said = f": {said}" if said else ""
     match response.status_code:
         case 401 | 403:
             return f"refused the key (HTTP {response.status_code}){said}"

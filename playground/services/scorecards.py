@@ -179,7 +179,9 @@ def _refill(engine, entrants, questions, waiting, running, rows, batch) -> None:
             rows.append(Row(column, number, FAILED, str(error)))
             continue
         try:
-            running.append((column, number, engine.replies([(entrant.lane, asked)], entrant.format.STOPS)[0]))
+            running.append(
+                (column, number, engine.replies([(entrant.lane, asked)], entrant.format.STOPS, "scorecard")[0])
+            )
         except PlaygroundError as error:  # too many are waiting; or its tools cannot be made a grammar
             since = time.monotonic() if since is None else since
             if time.monotonic() - since >= BUSY_FOR:

@@ -400,4 +400,4 @@ def _exported(row: dict) -> dict:
     row["details"], row["battle_id"] = json.loads(row["details"]), row.pop("id")
     row.pop("revealed_at")
     asked = [message.get("content", "") for message in row["left_messages"] if message.get("role") == "user"]
-    return {**first, "prompt": asked[-1] if asked else "", **row}
+    return {**first, "prompt": str(asked[-1] or "") if asked else "", **row}

@@ -78,6 +78,7 @@ def lane_title(
 ) -> str:
     """A lane in a few words, as it is shown and as it is stored with a vote."""
     entry = next((entry for entry in services.sources.entries() if entry.name == model), None)
+    adapter, template = _here(services, model, adapter, template)
     parts = [entry.title if entry else model]
     if adapter:
         parts.append(f"adapter {adapter}")
@@ -92,6 +93,11 @@ def lane_title(
     if system and system.strip():
         parts.append(f"system prompt “{_cut(system)}”")
     return " · ".join(parts)
+
+
+def _here(services: Services, model: str, adapter: str, template: str) -> tuple[str, str]:
+    """Adapter and template of a lane; a lane elsewhere has what its server has, whatever its fields say."""
+    return ("", "") if services.engine.remotes.find(model) is not None else (adapter, template)
 
 
 def _cut(text: str) -> str:
@@ -143,6 +149,7 @@ def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) ->
             lane_sampling = parse(SamplingConfig, {**asdict(sampling), **own})
         except PlaygroundError as error:
             raise PlaygroundError(f"lane {index + 1}: {error}") from error
+        adapter, template = _here(services, model, adapter, template)
         lanes.append(Lane(model, adapter or None, template, lane_sampling, title, sanitize, alternatives=ALTERNATIVES))
     return lanes
 
@@ -173,7 +180,8 @@ def lane_choices(services: Services) -> list[tuple[str, str]]:
     for _, model in model_choices(services):
         for adapter in ("", *(info.name for info in adapters if info.base_model in (model, None, ""))):
             for template in templates:
-                found.setdefault(lane_title(services, model, adapter, template), lane_key(model, adapter, template))
+                key = lane_key(model, *_here(services, model, adapter, template))
+                found.setdefault(lane_title(services, model, adapter, template), key)
     return list(found.items())
 
 

@@ -108,8 +108,9 @@ button.label-wrap > .icon { flex: none; align-self: center; }
 #banner button { flex: none; width: auto; }
 .dark .tab-container button.selected { color: var(--primary-300); }
 footer { font-size: var(--text-xs); }
+/* a drawn chart keeps the page as wide as it was drawn, however narrow the window is made */
+.vega-embed { contain: inline-size; }
 @media (max-width: 640px) {
-  .gradio-container .main.app { padding: 8px 10px !important; }
   .masthead p, .masthead .controls span { display: none; }
   .masthead .controls button { padding: 3px 6px; }
   .tab-container button { padding: 0 8px; font-size: min(var(--text-md), 4.2vw); }
@@ -118,6 +119,10 @@ footer { font-size: var(--text-xs); }
 
 # Runs in the browser before the page is drawn: text size and light/dark are the browser's own settings, kept there.
 HEAD = """
+<style>
+/* not in CSS: gradio puts all of that inside the page's own block, and this is what stands around it */
+@media (max-width: 640px) { .gradio-container .main.app { padding: 8px 10px !important; } }
+</style>
 <script>
 (() => {
   const root = document.documentElement;
@@ -138,6 +143,11 @@ HEAD = """
     if (event.target.closest("[data-theme-toggle]")) write("playground-theme", dark() ? "light" : "dark");
     window.playgroundLook();
   });
+  // gradio's dropdown (6.31) takes the Tab that leaves it for typing, and stays open over what comes next
+  window.addEventListener("keydown", (event) => {
+    const leaving = event.key === "Tab" || event.key === "Shift";
+    if (leaving && event.target.getAttribute?.("role") === "combobox") event.stopPropagation();
+  }, true);
   window.playgroundLook();
 })();
 </script>

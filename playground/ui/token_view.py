@@ -5,24 +5,35 @@ import math
 
 import gradio as gr
 
+from playground.errors import PlaygroundError
 from playground.ui.common import QUIET, Services, whenever
 
 CSS = """
 .token-view {
-  --doubtful: #d97706;
+  --doubtful: #d97706; position: relative;
   line-height: 2; overflow-wrap: anywhere; font-family: var(--font-mono); font-size: var(--text-sm);
 }
 .token-view b {
   font-weight: 400; padding: 1px 2px; margin: 0 1px; border-radius: 3px; white-space: pre-wrap; cursor: help;
   background: color-mix(in srgb, var(--doubtful) var(--doubt), transparent);
 }
-.token-view b:focus { outline: 2px solid var(--border-color-primary); }
+.token-view b:is(:hover, :focus) { outline: 2px solid var(--color-accent); }
+/* what else it might have said: under the pointer, under a finger and for the keyboard; never wider than the view */
+.token-view b:is(:hover, :focus)::after {
+  content: attr(data-likely); position: absolute; left: 0; z-index: 20; margin-top: 1.9em; padding: 6px 10px;
+  width: max-content; max-width: 100%; white-space: pre-wrap; line-height: 1.45; pointer-events: none;
+  color: var(--body-text-color); background: var(--block-background-fill);
+  border: 1px solid var(--color-accent); border-radius: var(--radius-md);
+}
+.token-view b:focus::after { z-index: 21; }
+/* under the last line it stands out of the panel, which cuts nothing off */
+#token-view, #token-view :has(.token-view) { overflow: visible !important; }
 .token-view p { font-family: var(--font); color: var(--body-text-color-subdued); margin: 0 0 4px; }
 """
 EMPTY = '<div class="token-view"><p>Ask something first: then each token of the reply stands here.</p></div>'
 ABOUT = (
     "Each token of the reply; the darker, the less likely the model held it (before temperature and sampling)."
-    " Point at one to see what else it might have said."
+    " Point at one, or tap it, to see what else it might have said."
 )
 
 
@@ -38,15 +49,23 @@ def build(services: Services, chat: gr.State, count: gr.Radio) -> None:
         view = gr.HTML(EMPTY)
 
     def show(chat, index: int) -> str:
-        reply = chat.replies[index]
-        if reply is None or not reply.text:
-            return EMPTY
-        if services.engine.remotes.find(reply.lane.model) is not None:
-            return ELSEWHERE
-        return tokens_html(services.engine.tokenizer(reply.lane.model, reply.lane.adapter), list(reply.choices))
+        return reply_html(services.engine, chat.replies[index])
 
     gr.on([panel.expand, button.click, lane.input], show, [chat, lane], view, **QUIET)
     whenever(shown_lanes, [count, lane], lane, [count.change])
+
+
+def reply_html(engine, reply) -> str:
+    """The view of a reply; a sentence where there is none, where its lane is elsewhere, or its adapter is gone."""
+    if reply is None or not reply.text:
+        return EMPTY
+    if not reply.choices:
+        return ELSEWHERE
+    try:
+        tokenizer = engine.tokenizer(reply.lane.model, reply.lane.adapter)
+    except PlaygroundError as error:
+        return f'<div class="token-view"><p>{html.escape(str(error))}</p></div>'
+    return tokens_html(tokenizer, list(reply.choices))
 
 
 def _lanes(count: int) -> list[tuple[str, int]]:
@@ -75,9 +94,10 @@ def _chip(tokenizer, piece: str, choice) -> str:
         for name, (token, probability) in zip(names, choice.likeliest, strict=True)
     ]
     lines.append(f"id {choice.token}")
-    title = html.escape("\n".join(lines))
+    likely = html.escape("\n".join(lines)).replace("\n", "&#10;")
     doubt = round(100 * (1 - choice.probability) * 0.6)
-    return f'<b tabindex="0" title="{title}" style="--doubt:{doubt}%">{html.escape(_visible(piece, in_text=True))}</b>'
+    shown = html.escape(_visible(piece, in_text=True))
+    return f'<b tabindex="0" data-likely="{likely}" style="--doubt:{doubt}%">{shown}</b>'
 
 
 def _summary(choices: list) -> str:

@@ -110,6 +110,7 @@ class LaneTalk:
 class Talk:
     """What belongs to one visitor. Handlers change it in place, so that Stop reaches the reply being written."""
 
+    visitor: str = field(default="", compare=False)  # tells visitors apart, and nothing else; from the first question
     lanes: list[LaneTalk] = field(default_factory=lambda: [LaneTalk() for _ in range(LANES)])
     driven: bool = False  # a handler is showing the lanes' steps
     cancelled: bool = False
@@ -139,7 +140,7 @@ def begin(
             # Who had to call may answer once there is a result.
             lane = replace(lane, constraint=replace(lane.constraint, mode="valid"))
         short, left_out = services.engine.fitted(lane, conversation, running.starts)
-        turn = EngineTurn(services.engine.reply(lane, short, stop=running.format.STOPS), str(left_out or ""))
+        turn = EngineTurn(services.engine.reply(lane, short, running.format.STOPS, talk.visitor), str(left_out or ""))
         running.reply = turn.reply
         return turn
 

@@ -111,8 +111,13 @@ def test_replies_are_taken_apart_compared_and_kept(chat):
     accordion(chat, "Token by token").click()
     chips = page.locator(".token-view b")
     chips.first.wait_for()
-    assert re.match(r"(\d+\.\d|< 0\.1) % ", chips.first.get_attribute("title"))
-    assert chips.first.get_attribute("title").count("%") == 6  # its own and the five likeliest
+    likely = chips.first.get_attribute("data-likely")
+    assert re.match(r"(\d+\.\d|< 0\.1) % ", likely)
+    assert likely.count("%") == 6  # its own and the five likeliest
+    box = "getComputedStyle(document.querySelector('.token-view b'), '::after').content"
+    assert page.evaluate(box) == "none"
+    chips.first.focus()  # by keyboard, and by a finger
+    assert page.evaluate(box).count("%") == 6
     shades = chips.evaluate_all("chips => chips.map((chip) => getComputedStyle(chip).backgroundColor)")
     assert len(set(shades)) > 1  # the less likely, the darker
     assert re.search(r"\d+ tokens; \d+% of them", page.locator(".token-view").inner_text())

@@ -190,7 +190,7 @@ def test_a_lane_says_which_turns_did_not_fit_into_its_context(chat, small_model)
             done(chat, one)
         chat.page.locator("#arena-send").wait_for()
     said = re.compile(
-        r"The first turn \(\d+ tokens\) did not fit into 200 tokens, of which the reply may take 8, and was"
+        r"The conversation did not fit into 200 tokens, of which the reply may take 8: its first turn \(\d+ tokens\)"
     )
     lane(chat, 1).locator(".left-out", has_text=said).wait_for()
     assert lane(chat, 2).locator(".left-out").count() == 0

@@ -20,6 +20,37 @@ def test_every_tab_can_be_read_without_scrolling_sideways(visit, viewport, scale
         assert visitor.fits(), f"{tab} at {scale} %"
 
 
+def test_a_page_that_is_made_narrow_fits_as_one_that_was_opened_so(visit):
+    """Turned to its side, a tablet; a window beside another. What was drawn wide must not hold the page open."""
+    visitor = visit(viewport={"width": 1280, "height": 900})
+    page = visitor.page
+    chart = '<div id="drawn" class="vega-embed"><svg width="900" height="10" style="display: block"></svg></div>'
+    page.locator(".contain").first.evaluate("(place, chart) => place.insertAdjacentHTML('beforeend', chart)", chart)
+    for tab in TABS:
+        page.set_viewport_size({"width": 1280, "height": 900})
+        visitor.open(tab)
+        page.wait_for_timeout(300)
+        page.set_viewport_size(PHONE)
+        page.wait_for_timeout(300)
+        wide = "document.querySelector('.main.app').getBoundingClientRect().width"
+        assert page.evaluate(wide) == PHONE["width"], tab
+    margin = "getComputedStyle(document.querySelector('.main.app')).paddingLeft"
+    assert page.evaluate(margin) == "10px"  # a phone has no room to give away
+
+
+def test_a_dropdown_that_the_keyboard_leaves_is_closed(visit):
+    page = visit().page
+    page.get_by_role("tab", name="Chat", exact=True).click()
+    field, choices = page.get_by_label("Preset").first, page.get_by_role("option")
+    for key in ("Tab", "Shift+Tab"):
+        field.focus()
+        choices.first.wait_for()
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") != "Preset"
+        assert choices.count() == 0, key
+
+
 def test_text_size_and_theme_are_kept_by_the_browser(visit):
     visitor = visit(color_scheme="light")
     page = visitor.page

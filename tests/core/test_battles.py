@@ -48,6 +48,8 @@ WORDS = telltales(["HuggingFaceTB/SmolLM2-135M-Instruct", "gemma3-270m"], ["tool
         ("As Gemma, a model of GOOGLE's,", ["gemma", "google"]),
         ("my name is gemma3-270m!", ["gemma3-270m", "gemma3"]),
         ("an adapter called tool-calling", ["tool-calling"]),
+        ("I am SmolLM3, like Gemma2.", ["smollm", "gemma"]),
+        ("SmolLM-2 or Smollmania, gemmaX", ["smollm"]),
         ("An instruct model calling tools. Googled dilemma.", []),
         ("Paris.", []),
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from playground.core.exchanges import LeftOut, fewest, starts, without
+from playground.core.exchanges import LeftOut, fewest, starts, strided, without
 from playground.core.messages import Conversation
 
 LETTERS = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
@@ -63,21 +63,40 @@ def test_as_few_as_possible_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("left_out", "sentence"),
+    ("over", "left_out"),
+    [(-5, 0), (0, 0), (1, 3), (25, 3), (26, 5), (50, 5), (51, 8), (75, 8), (76, 10), (90, 10), (91, 10), (150, 10)],
+)
+def test_what_is_left_out_grows_in_strides(over, left_out):
+    """Ten exchanges of 10 tokens that may go, and strides of 25: 25 are three of them, 50 are five."""
+    assert strided(10, over, 25, lambda count: 10 * count) == left_out
+
+
+def test_where_a_stride_would_take_all_only_what_must_go_goes():
+    assert strided(2, 5, 25, lambda count: 10 * count) == 1
+    assert strided(0, 5, 25, lambda count: 0) == 0  # there is only the newest exchange
+
+
+@pytest.mark.parametrize(
+    ("left_out", "sentence", "short"),
     [
         (
             LeftOut(3, 1204, "2,048 tokens", 200),
-            "The first 3 turns (1,204 tokens) did not fit into 2,048 tokens, of which the reply may take 200, "
-            "and were left out.",
+            "The conversation did not fit into 2,048 tokens, of which the reply may take 200: its first 3 turns "
+            "(1,204 tokens) were left out.",
+            "The conversation did not fit: its first 3 turns were left out.",
         ),
-        (LeftOut(1, 1, "2,048 tokens"), "The first turn (1 token) did not fit into 2,048 tokens and was left out."),
+        (
+            LeftOut(1, 1, "2,048 tokens"),
+            "The conversation did not fit into 2,048 tokens: its first turn (1 token) was left out.",
+            "The conversation did not fit: its first turn was left out.",
+        ),
         (
             LeftOut(1200, None, "50,000 characters"),
-            "The first 1,200 turns did not fit into 50,000 characters and were left out.",
+            "The conversation did not fit into 50,000 characters: its first 1,200 turns were left out.",
+            "The conversation did not fit: its first 1,200 turns were left out.",
         ),
     ],
 )
-def test_what_is_left_out_is_said(left_out, sentence):
+def test_what_is_left_out_is_said(left_out, sentence, short):
     assert str(left_out) == sentence
-    assert left_out.briefly.startswith(sentence.partition(" (")[0].partition(" did")[0])
-    assert "tokens" not in left_out.briefly
+    assert left_out.briefly == short

@@ -67,6 +67,34 @@ def test_dirty_rows_are_named_by_number_and_the_good_ones_kept(tmp_path):
     assert "earlier row" in problems[5]
 
 
+def test_what_no_database_takes_is_replaced(tmp_path):
+    good = {"left": "a", "right": "b", "winner": "left"}
+    file = write(
+        tmp_path,
+        {
+            **good,
+            "left": "a\ud83d",
+            "left_reply": "half \ud83d",
+            "left_messages": [{"role": "user", "content": "\ude00"}],
+        },
+        {**good, "time": 10**400},
+        '{"left": "a", "right": "b", "winner": "tie", "time": Infinity, "details": {"x": NaN}}',
+        {**good, "left_messages": [{"role": "user", "content": 5}, {}]},
+        {**good, "session": " all", "category": ["x"], "judge": 5},
+    )
+    rows, problems, bad = vote_files.read(file)
+    assert (problems, bad) == ([], 0)
+    votes = Votes(tmp_path / "votes.sqlite3")
+    assert votes.import_rows(rows) == (5, 0)
+    first = votes.export()[0]
+    assert (first["left"], first["left_reply"], first["prompt"]) == ("a?", "half ?", "?")
+    assert all(1e9 < row["time"] < 1e11 for row in votes.rows())  # a time that is none is now
+    assert [row["session"] for row in votes.rows()] == ["", "", "", "", "all"]  # never " all", which is the page's word
+    for format in ("jsonl", "csv", "parquet"):
+        assert vote_files.write(votes.export(), tmp_path / f"out{vote_files.FORMATS[format]}", format) == 5
+    assert vote_files.pairs(votes.export())[0] == []
+
+
 def test_an_arena_log_with_whole_conversations_is_understood(tmp_path):
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     file = write(

@@ -8,6 +8,7 @@ import pytest
 
 from playground.config import Paths, SamplingConfig
 from playground.core.messages import Conversation
+from playground.services import decoder
 from playground.services import engine as engine_module
 from playground.services.engine import Engine, Lane
 from playground.services.remote import Endpoint, Remotes
@@ -121,6 +122,23 @@ def test_a_chat_past_the_context_is_refused_and_not_cut(client):
         client.chat.completions.create(model=NAME, messages=[*turns, *HELLO], **GREEDY)
     assert refused.value.code == "context_length_exceeded"
     assert "reads 200 at most" in refused.value.body["message"]
+
+
+def test_clients_take_turns_by_machine_and_a_full_queue_says_try_again(client, monkeypatch):
+    visitors, submit = [], decoder.Decoder.submit
+
+    def noted(self, replies, visitor=""):
+        visitors.append(visitor)
+        submit(self, replies, visitor)
+
+    monkeypatch.setattr(decoder.Decoder, "submit", noted)
+    client.chat.completions.create(model=NAME, messages=HELLO, **GREEDY)
+    monkeypatch.setattr(decoder, "MAX_WAITING", 0)
+    with pytest.raises(openai.RateLimitError, match="requests are waiting for .*; try again in a moment") as refused:
+        client.chat.completions.create(model=NAME, messages=HELLO, stream=True, **GREEDY)
+    assert refused.value.code == "rate_limit_exceeded"
+    assert refused.value.response.headers["retry-after"] == "2"
+    assert visitors == ["client 127.0.0.1"] * 2
 
 
 def test_an_unknown_model_is_not_a_path(client, engine):

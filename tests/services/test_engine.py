@@ -17,6 +17,7 @@ from playground.errors import PlaygroundError
 from playground.services import decoder
 from playground.services import engine as engine_module
 from playground.services.engine import Engine, Lane, Reply
+from playground.services.remote import Endpoint
 from playground.services.sources import Sources
 
 CHATML = (
@@ -352,6 +353,13 @@ def test_one_visitor_cannot_fill_the_queue(engine, home, monkeypatch):
     other = engine.reply(lane(home), ask(), visitor="other")
     engine.close()
     assert other.finish_reason in ("cancelled", "length")
+
+
+def test_a_lane_elsewhere_that_was_removed_while_it_answers_has_a_state(engine):
+    engine.remotes.add(Endpoint("far", "http://127.0.0.1:9/v1", "m"))
+    assert engine.state("far") == "ready"
+    engine.remotes.remove("far")
+    assert engine.state("far") == "cold"  # a page that shows its reply goes on
 
 
 def test_models_nobody_uses_make_room(home, monkeypatch):

@@ -9,11 +9,12 @@ import pytest
 
 from playground.config import Paths, SamplingConfig
 from playground.core import templates, tool_formats
+from playground.core.exchanges import starts, without
 from playground.core.messages import Conversation
 from playground.core.tools import calculator
 from playground.errors import PlaygroundError, TooLong
 from playground.services import engine as engine_module
-from playground.services.engine import Engine, Lane
+from playground.services.engine import STRIDE, Engine, Lane
 from playground.services.remote import Endpoint
 from playground.services.templates import MINE
 
@@ -62,7 +63,7 @@ def chat(system: bool = True, called: bool = False) -> Conversation:
 
 @pytest.mark.parametrize("system", [True, False])
 @pytest.mark.parametrize("name", [*templates.names(), "model", f"{MINE}Alternating"])
-def test_as_little_as_possible_is_left_out_in_every_template(engine, name, system):
+def test_whole_exchanges_are_left_out_in_every_template(engine, name, system):
     called = name in ("chatml-tools", "react", "reasoning-tools")
     lane, whole = Lane("small", template=name, sampling=SAMPLING), chat(system, called)
     with pytest.raises(TooLong):
@@ -76,10 +77,46 @@ def test_as_little_as_possible_is_left_out_in_every_template(engine, name, syste
         assert not (called and number <= left_out.turns and f"{number} * 47" in text)
     assert (SYSTEM["content"] in text) is system
     assert ("calculator" in text) is called
-    places = [place for place, message in enumerate(whole.messages) if message["role"] == "user"]
-    one_more = [SYSTEM] * system + whole.messages[places[left_out.turns - 1] :]
-    with pytest.raises(TooLong):
-        engine.prompt(lane, replace(whole, messages=one_more))
+    assert all(_fits(engine, lane, whole, count) for count in range(left_out.turns, TURNS))
+    # more than has to be, by less than a stride and an exchange
+    stride = STRIDE * (CONTEXT - REPLY)
+    spare = CONTEXT - REPLY - len(engine.prompt(lane, short).ids)
+    exchange_size = _size(engine, lane, whole, TURNS - 2) - _size(engine, lane, whole, TURNS - 1)
+    assert 0 <= spare < stride + exchange_size + 5
+
+
+def _short(whole, count):
+    return without(whole, starts(whole.messages), count)
+
+
+def _size(engine, lane, whole, count):
+    return len(engine.prompt(replace(lane, sampling=SamplingConfig(max_new_tokens=1)), _short(whole, count)).ids)
+
+
+def _fits(engine, lane, whole, count):
+    try:
+        return bool(engine.prompt(lane, _short(whole, count)).ids)
+    except TooLong:
+        return False
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama-2", "plain"])
+def test_a_chat_that_grows_keeps_its_prompts_beginning_for_several_turns(engine, name):
+    """Short exchanges, forty of them: what was read at one turn begins the next one's prompt, but for a few cuts."""
+    lane, messages, before, anew, cuts = Lane("small", template=name, sampling=SAMPLING), [SYSTEM], [], 0, []
+    for number in range(40):
+        messages.append({"role": "user", "content": f"And what is {number} times 47, please?"})
+        short, left_out = engine.fitted(lane, Conversation(messages))
+        ids = engine.prompt(lane, short).ids
+        anew += ids[: len(before)] != before
+        cuts.append(left_out.turns if left_out else 0)
+        before = ids[:-8]  # the reply's first tokens may join the prompt's last ones
+        messages.append({"role": "assistant", "content": f"It is {number * 47}."})
+    assert cuts == sorted(cuts)
+    moved = len(set(cuts)) - 1
+    assert 3 <= moved <= 10
+    assert anew <= moved
+    assert cuts[-1] >= 20
 
 
 def test_the_tokens_that_are_said_are_those_the_prompt_is_shorter_for(engine, monkeypatch):
@@ -88,7 +125,12 @@ def test_the_tokens_that_are_said_are_those_the_prompt_is_shorter_for(engine, mo
     kept = len(engine.prompt(lane, short).ids)
     monkeypatch.setattr(engine_module, "context_length", lambda folder: 100_000)
     assert left_out.tokens == len(engine.prompt(lane, whole).ids) - kept
-    assert str(left_out).endswith("did not fit into 700 tokens, of which the reply may take 20, and were left out.")
+    begins, ends = (
+        "The conversation did not fit into 700 tokens, of which the reply may take 20: its first ",
+        " left out.",
+    )
+    assert str(left_out).startswith(begins)
+    assert str(left_out).endswith(ends)
     assert engine.fitted(lane, whole) == (whole, None)
 
 
@@ -134,12 +176,23 @@ def test_a_chat_of_very_many_characters_is_not_rendered_whole(engine, monkeypatc
     monkeypatch.setattr(engine_module, "render", lambda t, c, *a, **k: rendered.append(c) or render(t, c, *a, **k))
     short, left_out = engine.fitted(lane, conversation)
     assert short.messages == [exchange(1)[0]]
-    assert str(left_out).startswith("The first 5 turns did not fit into 700 tokens")
+    assert str(left_out).startswith("The conversation did not fit into 700 tokens")
+    assert left_out.turns == 5
     assert max(len(str(one.messages)) for one in rendered) < 51_000
     monkeypatch.setattr(engine_module, "context_length", lambda folder: 1_000_000)
     short, left_out = engine.fitted(lane, conversation)
-    assert len(short.messages) == 5
-    assert str(left_out) == "The first 3 turns did not fit into 50,000 characters and were left out."
+    assert len(short.messages) == 3
+    assert str(left_out) == "The conversation did not fit into 50,000 characters: its first 4 turns were left out."
+
+
+@pytest.mark.parametrize("before", [[], exchange(1)])
+def test_what_can_never_be_sent_is_not_rendered(engine, monkeypatch, before):
+    monkeypatch.setattr(engine_module, "render", None)
+    message = {"role": "user", "content": "x" * 50_001}
+    lane = Lane("small", template="chatml", sampling=SAMPLING)
+    assert engine.fitted(lane, Conversation([*before, message]))[0].messages == [message]
+    with pytest.raises(TooLong, match="50,001 characters"):
+        engine.prompt(lane, Conversation([message]))
 
 
 def test_a_lane_elsewhere_is_sent_all(engine):

@@ -19,13 +19,15 @@ class Engine:
 
     def __init__(self, say):
         self.say, self.refusals, self.asked, self.hold, self.replied = say, [], [], threading.Event(), []
+        self.visitors = set()
         self.hold.set()
 
     def prompt(self, lane, conversation):
         if "too long" in conversation.messages[-1]["content"]:
             raise PlaygroundError("the prompt is too long")
 
-    def replies(self, asked, stop=()):
+    def replies(self, asked, stop=(), visitor=""):
+        self.visitors.add(visitor)
         if self.refusals:
             raise PlaygroundError(self.refusals.pop())
         made = []
@@ -77,6 +79,7 @@ def test_every_battle_is_judged_in_both_orders_and_kept_apart(votes):
     assert (judging.now.state, judging.now.voted, judging.now.failures) == ("done", 3, {})
     assert (judging.now.progress.done, judging.now.progress.total) == (3, 3)
     assert len(engine.asked) == 6
+    assert engine.visitors == {"judge"}  # it takes turns with the visitors
     assert {lane.sampling.temperature for lane, _ in engine.asked} == {0.0}
     rows = votes.rows()
     assert sorted(row["winner"] for row in rows if row["judge"] == "The judge") == ["left", "right", "tie"]

@@ -42,6 +42,7 @@ class Engine:
 
     def __init__(self, answer=lambda lane, conversation: CALL if lane.adapter else "1081"):
         self.answer, self.replies_made, self.asked, self.most, self.refusals = answer, [], [], 0, []
+        self.visitors = set()
         self.own, self.too_long, self.remotes = "chatml", (), Remotes()
 
     def adapter(self, name):
@@ -59,7 +60,8 @@ class Engine:
         if any(word in conversation.messages[-1]["content"] for word in self.too_long):
             raise PlaygroundError("the prompt is too long")
 
-    def replies(self, asked, stop=()):
+    def replies(self, asked, stop=(), visitor=""):
+        self.visitors.add(visitor)
         if self.refusals:
             raise PlaygroundError(self.refusals.pop(0))
         ((lane, conversation),) = asked
@@ -103,6 +105,7 @@ def test_every_lane_is_asked_every_question_greedily(engine):
     steps = run(engine)
     assert (steps[0].done, steps[-1].done, steps[-1].total) == (0, 12, 12)
     assert [step.done for step in steps] == sorted(step.done for step in steps)
+    assert engine.visitors == {"scorecard"}  # it takes turns with the visitors
     rows = steps[-1].result
     assert {(row.column, row.question) for row in rows} == {(c, q) for c in (0, 1) for q in range(6)}
     assert {(row.column, row.word) for row in rows} == {(0, "no_call"), (1, "valid")}

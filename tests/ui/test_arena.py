@@ -6,6 +6,7 @@ import pytest
 from playground.config import SamplingConfig, fields
 from playground.errors import PlaygroundError
 from playground.services.fetches import Fetch
+from playground.services.remote import Endpoint
 from playground.services.votes import Count
 from playground.ui import arena_tab, lanes, more_models
 from playground.ui.arena import chat as chat_view
@@ -363,6 +364,16 @@ def test_a_lane_is_named_by_what_matters(services, lane, title):
     assert lanes.lane_title(services, *lane) == title
 
 
+def test_a_lane_elsewhere_has_no_adapter_and_no_template_of_ours(services):
+    services.engine.remotes.add(Endpoint("big", "http://h/v1", "m"))
+    assert lanes.lane_title(services, "big", "tools", "plain", 0.5) == "big · temperature 0.5"
+    (lane, *_) = lanes.read_lanes(services, 1, True, tuple(values([("big", "tools", "plain", None, "")])))
+    assert (lane.model, lane.adapter, lane.template, lane.label) == ("big", None, "", "big")
+    choices = dict(lanes.lane_choices(services))
+    assert [title for title in choices if title.startswith("big")] == ["big"]
+    assert lanes.read_lane(services, choices["big"]).template == ""
+
+
 @pytest.mark.parametrize("preset", lanes.PRESETS)
 def test_a_preset_sets_every_lane_and_their_number(services, view, preset):
     count = gr.Radio([2, 3, 4])
@@ -412,8 +423,19 @@ def test_a_vote_is_stored_once_with_both_sides(services, view):
     ]
     assert 'data-total="1"' in shown[view.counts]
     assert not any(shown[button]["interactive"] for button in view.vote_buttons)
-    with pytest.raises(PlaygroundError, match="nothing to vote on"):
-        side_by_side.vote(services, view, "left", chat, 0, 2)
+    side_by_side.vote(services, view, "left", chat, 0, 2)  # the second of a double click
+    assert [row["winner"] for row in services.votes.rows()] == ["right"]
+
+
+def test_two_clicks_at_once_are_one_vote(services, view):
+    chat = Chat()
+    enqueue(services, ["one"], ["uno"], ["eins"])
+    send(services, view, chat)
+    battle = chat.battle
+    side_by_side.vote(services, view, "right", chat, 0, 2)
+    chat.battle = battle  # the second one came before the first was stored
+    side_by_side.vote(services, view, "left", chat, 0, 2)
+    assert [row["winner"] for row in services.votes.rows()] == ["right"]
 
 
 @pytest.mark.parametrize(

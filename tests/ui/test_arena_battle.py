@@ -8,6 +8,7 @@ import pytest
 
 from playground.core.battles import prompt_sets
 from playground.errors import PlaygroundError
+from playground.services.remote import Endpoint
 from playground.ui import lanes
 from playground.ui.arena import battle, session
 from playground.ui.arena.battle import BUILT_IN, OWN, SHARED, Duel
@@ -118,6 +119,40 @@ def test_a_reply_that_gives_a_name_away_is_flagged_and_stored(services, view):
     (row,) = services.votes.export()
     assert (row["left_leaks"], row["right_leaks"]) == (["smollm2"], [])
     assert services.votes.rows()[0]["leaked"] == 1
+
+
+@pytest.fixture
+def elsewhere(services):
+    """A pool of this machine's model and of a server's, whose name on the page says nothing about its model."""
+    services.engine.remotes.add(Endpoint("big", "http://h/v1", "meta-llama/Llama-3.1-8B-Instruct", "sk-very-secret"))
+    services.votes.set_pool([lanes.lane_key(MODEL), lanes.lane_key("big")])
+
+
+def test_a_lane_elsewhere_gives_itself_away_by_its_model_there(services, view, elsewhere):
+    duel = Duel()
+    ask(services, view, duel, ["I am LLaMA 3.1 by Meta AI"], ["pear"])
+    shown = battle.vote(services, view, "left", duel)
+    assert "(it gave away: llama, meta ai)" in shown[view.reveal]
+
+
+def test_a_server_that_refuses_a_follow_up_does_not_name_its_model(services, view, elsewhere):
+    duel = Duel()
+    ask(services, view, duel, ["apple"], ["pear"])
+    services.engine.enqueue("fine")
+    services.engine.enqueue(error="big stopped with: meta-llama/Llama-3.1-8B-Instruct is overloaded")
+    shown = ask(services, view, duel, prompt="And a colour?")
+    assert "without it: one of the lanes stopped with: one of the lanes is overloaded" in shown[view.reveal]
+
+
+def test_the_key_of_a_lane_elsewhere_is_stored_nowhere(services, view, elsewhere):
+    duel = Duel()
+    ask(services, view, duel, ["apple"], ["pear"])
+    battle.vote(services, view, "left", duel)
+    (row,) = services.votes.export()
+    assert "big" in (row["left"], row["right"])
+    kept = [file for file in services.paths.home.rglob("*") if file.is_file()]
+    assert kept
+    assert not [file for file in kept if b"sk-very-secret" in file.read_bytes()]
 
 
 def test_what_a_model_or_visitor_writes_is_never_obeyed(services, view):
@@ -237,12 +272,13 @@ def test_what_did_not_fit_is_said_without_figures_and_with_them_after_the_vote(s
     services.engine.room = {duel.sides[1].template: 1}
     shown = ask(services, view, duel, ["red"], ["green"], prompt="And a colour?")
     assert [m["content"] for m in services.engine.asked[-1].conversation.messages] == ["And a colour?"]
-    assert "The first turn did not fit and was left out." in shown[view.lines[1]]
+    assert "The conversation did not fit: its first turn was left out." in shown[view.lines[1]]
     assert "left out" not in shown[view.lines[0]]
     assert not any("200 tokens" in str(value) for value in shown.values())
     shown = battle.vote(services, view, "left", duel)
     sentence = (
-        "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+        "The conversation did not fit into 200 tokens, of which the reply may take 16: its first turn (40 tokens) "
+        "was left out."
     )
     assert shown[view.reveal].count(sentence) == 1
     (row,) = services.votes.export()

@@ -149,7 +149,10 @@ def test_a_question_without_a_reply_is_not_sent_along(services, view):
 
 # --- a chat past a lane's context ---
 
-LEFT_OUT = "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+LEFT_OUT = (
+    "The conversation did not fit into 200 tokens, of which the reply may take 16: its first turn (40 tokens) "
+    "was left out."
+)
 
 
 @pytest.fixture

@@ -28,6 +28,19 @@ def test_tokens_are_shown_with_their_alternatives_and_escaped():
     assert token_view.tokens_html(TOKENIZER, []) == token_view.EMPTY
 
 
+def test_a_reply_whose_lane_is_gone_is_said_so():
+    def gone(model, adapter):
+        raise PlaygroundError(f"there is no adapter called {adapter} <b>")
+
+    engine = SimpleNamespace(tokenizer=gone)
+    lane = SimpleNamespace(model="small", adapter="tuned")
+    reply = SimpleNamespace(lane=lane, text="Hi", choices=[Choice(2, 1.0, ((2, 1.0),))])
+    assert "no adapter called tuned &lt;b&gt;" in token_view.reply_html(engine, reply)
+    elsewhere = SimpleNamespace(lane=lane, text="Hi", choices=[])  # also after its server was removed
+    assert token_view.reply_html(engine, elsewhere) == token_view.ELSEWHERE
+    assert token_view.reply_html(engine, None) == token_view.EMPTY
+
+
 @pytest.fixture
 def services():
     entry = SimpleNamespace(name="small", title="Small")

@@ -51,7 +51,7 @@ class Reply:
 class Engine:
     def __init__(self):
         self.queue, self.replies, self.infos, self.lanes, self.stops = [], [], [], [], []
-        self.remotes = Remotes()
+        self.remotes, self.visitors = Remotes(), []
         self.own = "chatml"  # the template of models and adapters that bring one
         self.room = 100  # how many exchanges fit
 
@@ -76,10 +76,11 @@ class Engine:
         left_out = LeftOut(count, 40 * count, "200 tokens", 16) if count else None
         return exchanges.without(conversation, starts, count), left_out
 
-    def reply(self, lane, conversation, stop=()):
+    def reply(self, lane, conversation, stop=(), visitor=""):
         if not self.queue:
             raise PlaygroundError("the prompt is too long")
         self.replies.append(Reply(lane, conversation, *self.queue.pop(0)))
+        self.visitors.append(visitor)
         self.stops.append(stop)
         return self.replies[-1]
 
@@ -130,6 +131,17 @@ def ask(services, toolbox, view, monkeypatch):
 
 def titles(bubbles):
     return [b.get("metadata", {}).get("title") or f"{b['role']}: {b['content']}" for b in bubbles]
+
+
+def test_visitors_are_told_apart_when_many_wait(services, ask):
+    services.engine.enqueue(*["Hello."] * 3)
+    talk, other = Talk(), Talk()
+    for one in (talk, talk, other):
+        list(ask(one, "Hi"))
+    first, again, second = services.engine.visitors
+    assert first == again != second
+    assert first
+    assert second
 
 
 def test_every_step_is_shown(services, view, ask):
@@ -255,7 +267,8 @@ def test_a_talk_past_the_context_loses_its_oldest_questions_whole(services, view
     assert [role for role, _ in sent[1][4:]] == ["user", "assistant", "user"]
     assert [role for role, _ in sent[2][4:]] == ["user", "assistant", "user", "assistant", "tool"]
     left_out = (
-        "The first turn (40 tokens) did not fit into 200 tokens, of which the reply may take 16, and was left out."
+        "The conversation did not fit into 200 tokens, of which the reply may take 16: its first turn (40 tokens) "
+        "was left out."
     )
     assert left_out in updates[-1][view.lanes[0].status]
     prompts = updates[-1][view.lanes[0].exact]

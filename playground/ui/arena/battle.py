@@ -130,9 +130,9 @@ def build(services: Services) -> View:
     with gr.Row(elem_classes="ask"):
         prompt = gr.Textbox(
             label="Question for both",
-            lines=2,
+            lines=1,  # of a field with more, gradio's Enter begins a line and does not send
             max_lines=8,
-            placeholder="Ask two hidden lanes the same thing",
+            placeholder=_placeholder(OWN),
             elem_id="battle-prompt",
             scale=6,
             min_width=280,
@@ -191,7 +191,7 @@ def set_source(duel: Duel, source: str):
 
 def _placeholder(source: str) -> str:
     if source == OWN:
-        return "Ask two hidden lanes the same thing"
+        return "Ask two hidden lanes the same thing (Enter sends, Shift + Enter begins a line)"
     return "Drawn when the battle starts" + (" from the list the teacher has shared" if source == SHARED else "")
 
 
@@ -246,12 +246,12 @@ def _go_on(services: Services, view: View, duel: Duel, source: str, prompt: str)
         failed = next((str(reply.error) for reply in duel.replies if reply.error), None)
         if failed or all(not reply.text for reply in duel.replies):
             raise PlaygroundError(failed or "neither lane wrote anything")
-        leaks = _leaks(duel)
+        leaks = _leaks(services, duel)
         told = tuple(str(one or "") for one in duel.left_out)
         services.votes.go_on(ticket, sent, *(reply.text for reply in duel.replies), leaks, told)
         duel.leaks, went_on = leaks, True
     except PlaygroundError as error:
-        why = _nameless(str(error), duel.sides)
+        why = _nameless(services, str(error), duel.sides)
         told = (
             f'<div class="notice failed"><p>The follow-up failed, the vote is without it: {html.escape(why)}</p></div>'
         )
@@ -274,9 +274,10 @@ def _replies(services: Services, duel: Duel, lanes: tuple, sent: tuple) -> tuple
     return tuple(engine.replies(requests, visitor=duel.visitor)), tuple(left_out for _, left_out in fitted)
 
 
-def _leaks(duel: Duel) -> tuple:
+def _leaks(services: Services, duel: Duel) -> tuple:
     """What gives each side's name away, in any of its replies."""
-    words = battles.telltales([lane.model for lane in duel.sides], [lane.adapter or "" for lane in duel.sides])
+    models = [name for lane in duel.sides for name in (lane.model, _model_there(services, lane))]
+    words = battles.telltales(models, [lane.adapter or "" for lane in duel.sides])
     asked = _text(duel.sent[0], "user")
     return tuple(tuple(battles.leaks(_text(turns, "assistant"), words, asked)) for turns in duel.said)
 
@@ -285,10 +286,17 @@ def _text(turns: list[dict], role: str) -> str:
     return "\n".join(message["content"] for message in turns if message["role"] == role)
 
 
-def _nameless(sentence: str, lanes: tuple) -> str:
+def _model_there(services: Services, lane) -> str:
+    """What a lane elsewhere runs: its server's name on the page says nothing about that."""
+    endpoint = services.engine.remotes.find(lane.model)
+    return endpoint.model if endpoint else ""
+
+
+def _nameless(services: Services, sentence: str, lanes: tuple) -> str:
     """A sentence of the engine without what names a lane: its battle still waits for a vote."""
-    names = {name for lane in lanes for name in (lane.label, lane.name, lane.model, lane.adapter or "") if name}
-    for name in sorted(names, key=len, reverse=True):
+    names = {lane.label for lane in lanes} | {lane.name for lane in lanes} | {lane.adapter or "" for lane in lanes}
+    names |= {name for lane in lanes for name in (lane.model, _model_there(services, lane))}
+    for name in sorted(filter(None, names), key=len, reverse=True):
         sentence = sentence.replace(name, "one of the lanes")
     return sentence
 
@@ -376,7 +384,7 @@ def _over(services: Services, view: View, duel: Duel, ticket: Ticket, source: st
     failed = [str(reply.error) for reply in duel.replies if reply.error]
     if failed or all(not reply.text for reply in duel.replies):
         return {**_ready(view, source), view.reveal: _failed(failed[0] if failed else "neither lane wrote anything")}
-    duel.leaks = _leaks(duel)
+    duel.leaks = _leaks(services, duel)
     try:
         services.votes.finish(ticket, *(reply.text for reply in duel.replies), duel.leaks)
     except PlaygroundError as error:

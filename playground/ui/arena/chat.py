@@ -34,6 +34,7 @@ class Chat:
     question: str = ""  # the last one
     editing: bool = False  # the next prompt takes the place of the last question and its answers
     battle: str = ""  # id of what can be voted on; empty before the first round and after the vote
+    voted: bool = False  # the last round has its vote
 
     @property
     def busy(self) -> bool:
@@ -168,7 +169,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
         chat.histories[index], chat.lanes[index], chat.replies[index] = history, lane, reply
         chat.asked[index], chat.left_out[index] = sent[index], left_out
         chat.attempts[index] = chat.attempts[index] + 1 if new is None else 0
-    chat.battle = ""
+    chat.battle, chat.voted = "", False
     running = {index: reply for index, (reply, _) in zip(asked, started, strict=True)}
     try:
         update = {view.send: gr.update(visible=False), view.stop: gr.update(visible=True)}
@@ -283,7 +284,7 @@ def stop(chat: Chat, index: int | None = None) -> None:
 def clear(view: View, chat: Chat, index: int | None = None) -> dict:
     """Empty one lane, or all; the next prompt starts a new conversation there."""
     stop(chat, index)
-    chat.battle, chat.editing = "", False
+    chat.battle, chat.voted, chat.editing = "", False, False
     update = {button: gr.update(interactive=False) for button in view.vote_buttons}
     for cleared in range(MAX_LANES) if index is None else [index]:
         chat.histories[cleared], chat.replies[cleared], chat.left_out[cleared] = [], None, None

@@ -8,7 +8,7 @@ import gradio as gr
 
 from playground.config import SamplingConfig, fields
 from playground.errors import PlaygroundError
-from playground.services.votes import Side
+from playground.services.votes import Refused, Side
 from playground.ui import endpoints, more_models, token_view
 from playground.ui.arena import compare, snapshot
 from playground.ui.arena.chat import EDIT, Chat, LaneView, View, clear, edit, regenerate, send, stop
@@ -52,7 +52,11 @@ CSS = """
 .ask .input-container { flex: 1; }
 .ask textarea { min-height: 100%; }
 .vote-row { align-items: flex-end; }
-@media (max-width: 640px) { .ask > .column { flex-flow: row nowrap !important; } }
+@media (max-width: 640px) {
+  .ask > .column { flex-flow: row nowrap !important; }
+  .vote-row > .form { flex: 1 1 100% !important; }
+  .vote-row > button { flex: 1 1 40% !important; }
+}
 .votes table { border-collapse: collapse; font-size: var(--text-sm); width: 100%; }
 .votes :is(table, thead, tbody, tr, td, th) { border: 0 !important; }
 .votes td, .votes th { padding: 3px 10px; text-align: right; }
@@ -69,6 +73,8 @@ CSS += more_models.CSS + compare.CSS + endpoints.CSS + token_view.CSS
 def vote(services: Services, view: View, choice: str, chat: Chat, left: int, right: int) -> dict:
     """Store one vote on two lanes of the last round."""
     if not chat.battle:
+        if chat.voted:  # a double click
+            return {view.counts: gr.skip()}
         raise PlaygroundError("there is nothing to vote on yet: ask the lanes something first")
     if left == right:
         raise PlaygroundError("a vote compares two lanes; choose two different ones")
@@ -81,8 +87,11 @@ def vote(services: Services, view: View, choice: str, chat: Chat, left: int, rig
         if chat.left_out[index]:
             settings["left_out"] = str(chat.left_out[index])
         sides.append(Side(lane.label, settings, chat.asked[index], reply.text))
-    services.votes.add(chat.battle, *sides, choice, session=services.votes.session().name)
-    chat.battle = ""
+    try:
+        services.votes.add(chat.battle, *sides, choice, session=services.votes.session().name)
+    except Refused:  # the second of two clicks at once
+        return {view.counts: gr.skip()}
+    chat.battle, chat.voted = "", True
     return {view.counts: counts(services), **{button: gr.update(interactive=False) for button in view.vote_buttons}}
 
 
@@ -117,9 +126,9 @@ def build(services: Services) -> View:
         prompt = gr.Textbox(
             "",
             label="Prompt for all lanes",
-            lines=2,
+            lines=1,  # of a field with more, gradio's Enter begins a line and does not send
             max_lines=8,
-            placeholder="Ask all lanes the same thing",
+            placeholder="Ask all lanes the same thing (Enter sends, Shift + Enter begins a line)",
             elem_id="arena-prompt",
             scale=6,
             min_width=280,

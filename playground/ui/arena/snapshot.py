@@ -72,7 +72,7 @@ def _lane(chat: Chat, index: int) -> str:
     if left_out:
         turns += f'<div class="left-out">{_turns(earlier)}<p>{html.escape(str(left_out))}</p></div>'
     turns += _turns([*asked[sent:], *answer])
-    speed = f"{len(reply.ids)} tokens, {reply.tokens_per_second:.1f} tokens/s"
+    speed = f"{reply.count} tokens, {reply.tokens_per_second:.1f} tokens/s"
     return (
         f"<section><h2>{html.escape(lane.label)}</h2>{turns}<small>{html.escape(speed)}<br>"
         f"{html.escape(told)}</small></section>"

@@ -2,6 +2,7 @@
 
 import html
 import time
+import uuid
 from collections.abc import Iterator
 
 import gradio as gr
@@ -48,6 +49,7 @@ def ask(
     made = {i: tool_lane(services, *chosen_lane, mode if tools else FREE) for i, chosen_lane in asked.items()}
     talk.asked += 1
     talk.cancelled = False
+    talk.visitor = talk.visitor or uuid.uuid4().hex
     schemas = [tool.schema for tool in tools]
     # The first event is there when the prompt could be made: until then nothing changes, and the question stays.
     started: dict[int, Running] = {}
@@ -169,6 +171,7 @@ def again(
     steps = toolloop.replay(before.steps, -1 if position is None else position, result, before.format)
     talk.asked += 1
     talk.cancelled = False
+    talk.visitor = talk.visitor or uuid.uuid4().hex
     fresh = Running(before.lane, before.format, before.note, before.conversation, before.tools, before.starts)
     fresh = begin(services, talk, fresh, ask_first, steps)
     name = steps[position].call.name or "the tool"
