@@ -24,8 +24,8 @@ INTRO = (
     "Small models are poor judges, and mostly prefer a place: the table shows it.</div>"
 )
 NO_JUDGE = (
-    "<p>Small models often do not keep to the form of a verdict, and then there is no vote. Choose a larger model, or a "
-    "lane elsewhere.</p>"
+    "<p>Small models often do not keep to the form of a verdict, and then there is no vote. Choose a larger model, or "
+    "a lane elsewhere.</p>"
 )
 EMPTY = (
     '<div class="board"><p>No judge has voted yet. Vote on some battles, then choose a lane and press Start.</p></div>'
