@@ -190,7 +190,7 @@ def test_a_lane_says_which_turns_did_not_fit_into_its_context(chat, small_model)
             done(chat, one)
         chat.page.locator("#arena-send").wait_for()
     said = re.compile(
-        r"The conversation did not fit into 200 tokens, of which the reply may take 8: its first turn \(\d+ tokens\)"
+        r"conversation did not fit into 200 tokens, of which the reply may take 8: its first .*turns? \(\d+ tokens\)"
     )
     lane(chat, 1).locator(".left-out", has_text=said).wait_for()
     assert lane(chat, 2).locator(".left-out").count() == 0
@@ -198,7 +198,7 @@ def test_a_lane_says_which_turns_did_not_fit_into_its_context(chat, small_model)
     lane(chat, 1).get_by_role("button", name="Exact prompt").click()
     exact = lane(chat, 1).locator(".exact .cm-content", has_text=said)
     exact.wait_for()
-    assert "Grace" in exact.inner_text()
+    assert "Alan" in exact.inner_text()
     assert "Ada" not in exact.inner_text()
     ask(chat, "long " * 50)
     toast = chat.page.get_by_test_id("toast-body")

@@ -1,6 +1,7 @@
 """The OpenAI routes, asked by the official client over a real socket, on a tiny random model."""
 
 import json
+import threading
 import time
 
 import httpx
@@ -8,9 +9,9 @@ import pytest
 
 from playground.config import Paths, SamplingConfig
 from playground.core.messages import Conversation
-from playground.services import decoder
+from playground.services import decoder, openai_server
 from playground.services import engine as engine_module
-from playground.services.engine import Engine, Lane
+from playground.services.engine import Engine, Lane, Reply
 from playground.services.remote import Endpoint, Remotes
 from playground.services.sources import Sources
 from tests.openai_app import served
@@ -76,6 +77,34 @@ def test_an_answer_streamed_is_the_answer_whole(client):
         texts[model] = streamed
     assert texts["tuned"] == texts[f"{NAME}+tuned"] != texts[NAME]
     assert texts[f"{NAME}@plain"] != texts[NAME]
+
+
+def test_characters_of_several_tokens_are_streamed_whole(client, engine, monkeypatch):
+    """As the decoding thread writes it: emoji, right-to-left and Chinese text, a few bytes to a token."""
+    text, tokenizer = "👩‍🚀 שלום, é 漢字 😀", engine.tokenizer(NAME)
+    ids = [*tokenizer.encode(text)[0], tokenizer.eos_id]
+
+    def reply(lane, conversation, stops=(), visitor=""):
+        made = Reply(lane, engine.prompt(lane, conversation), stops)
+
+        def write():
+            stream = decoder.Stream(made, tokenizer, frozenset([tokenizer.eos_id]))
+            for token in ids:
+                time.sleep(0.01)
+                stream.take(token)
+
+        threading.Thread(target=write, daemon=True).start()
+        return made
+
+    monkeypatch.setattr(engine, "reply", reply)
+    monkeypatch.setattr(openai_server, "TICK", 0.002)
+    asked = {**GREEDY, "max_tokens": 150}
+    chunks = client.chat.completions.create(model=NAME, messages=HELLO, stream=True, **asked)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    assert "".join(pieces) == text
+    assert len(list(filter(None, pieces))) > 5
+    assert not [piece for piece in pieces if "�" in piece]
+    assert client.chat.completions.create(model=NAME, messages=HELLO, **asked).choices[0].message.content == text
 
 
 def test_settings_reach_the_engine(client):

@@ -187,6 +187,18 @@ def test_a_judge_is_started_watched_and_reported(services):
     assert judge.refresh(services, work, seen)[0] == gr.skip()
 
 
+def test_a_judge_without_a_single_vote_says_what_to_do(services):
+    vote(services, TUNED, BASE, "left")
+    for text in ("Both are fine.", "[[A]]"):
+        services.engine.enqueue(text)
+    work = Judging(services.engine, services.votes, pause=lambda seconds: services.engine.step())
+    judge.start(services, work, lanes.lane_key(MODEL), ALL, 10)
+    work.wait(10)
+    status = judge.refresh(services, work, None)[3]
+    assert "1 without a vote: it gave no clear verdict" in status
+    assert "Choose a larger model, or a lane elsewhere." in status
+
+
 @pytest.mark.parametrize(
     ("lane", "limit", "sentence"),
     [

@@ -148,7 +148,7 @@ def build(services: Services) -> View:
             for choice, title in CHOICES.items()
         )
         skip_button = gr.Button(
-            "Skip and show the names", interactive=False, min_width=230, size="md", elem_id="battle-skip"
+            "Skip, show the names", interactive=False, min_width=200, size="md", elem_id="battle-skip"
         )
     reveal = gr.HTML(elem_id="battle-reveal")
     session.build(services, line)

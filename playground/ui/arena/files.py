@@ -37,8 +37,9 @@ def build(services: Services) -> None:
             export_button = gr.Button("Export", elem_id="votes-export", min_width=100)
             pairs_button = gr.Button("Keep the pairs as a data set", elem_id="votes-keep", min_width=180)
         download = gr.DownloadButton("Download", visible=False, elem_id="votes-download")
+        gr.HTML("<div>A file to import says left, right and winner in each row; all else may be absent.</div>")
         upload = gr.File(
-            label="Import: JSONL, JSON, CSV or Parquet with left, right and winner",
+            label="Import: JSONL, JSON, CSV or Parquet",
             file_types=[".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"],
             height=150,
         )

@@ -23,6 +23,10 @@ INTRO = (
     "only when it is preferred both times. The judge's votes are kept apart: they never count in the ratings above. "
     "Small models are poor judges, and mostly prefer a place: the table shows it.</div>"
 )
+NO_JUDGE = (
+    "<p>Small models often do not keep to the form of a verdict, and then there is no vote. Choose a larger model, or "
+    "a lane elsewhere.</p>"
+)
 EMPTY = (
     '<div class="board"><p>No judge has voted yet. Vote on some battles, then choose a lane and press Start.</p></div>'
 )
@@ -100,6 +104,8 @@ def status_of(now: State | None) -> str:
     step, name = now.progress, html.escape(now.judge)
     done = f"{step.done:,} of {step.total:,} battles judged, {now.voted:,} votes"
     failures = "".join(f"<p>{number:,} without a vote: {html.escape(why)}</p>" for why, number in now.failures.items())
+    if now.state == "done" and not now.voted:
+        failures += NO_JUDGE
     if now.state == "failed":
         return f'<div class="notice failed"><p>{name} stopped: {html.escape(now.error)} ({done})</p></div>'
     words = {"running": "is judging", "done": "is finished", "cancelled": "was cancelled; what it judged is kept"}

@@ -29,8 +29,9 @@ CSS = """
 .board :is(table, thead, tbody, tr, td, th) { border: 0 !important; }
 .board td, .board th { padding: 4px 10px; text-align: right; }
 .board tr { border-bottom: 1px solid var(--border-color-primary) !important; }
-.board td.name, .board th.name { text-align: left; overflow-wrap: anywhere; min-width: 11em; }
-.board .none { color: var(--body-text-color-subdued); }
+.board td { white-space: nowrap; }
+.board td.name, .board th.name { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 11em; }
+.board .none { color: var(--body-text-color-subdued); white-space: normal; }
 .board p { margin: 4px 0; color: var(--body-text-color-subdued); font-size: var(--text-sm); }
 .board .range { position: relative; display: inline-block; width: 9em; height: 0.9em; vertical-align: middle; }
 .board .range i { position: absolute; height: 4px; top: 0.35em; border-radius: 2px; background: var(--primary-500); }
