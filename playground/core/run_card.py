@@ -68,6 +68,7 @@ def card(name: str, state: str, config: dict, about: dict, events: list[dict], n
         ("Settings", tuple(_settings(config))),
         ("How it went", went),
         ("Memory: estimate and measured", tuple(_memory(about, plan, events))),
+        ("Time: estimate and measured", tuple(_time(about, plan, events))),
         ("Answers to the probe", tuple(_answers(events))),
         ("Versions", tuple((k, str(v)) for k, v in (about.get("versions") or {}).items())),
     )
@@ -126,8 +127,6 @@ def _went(events: list[dict], newest: dict, missing: list[str]):
     rates = sorted(e["tokens_per_second"] for e in events if e["kind"] == "step" and "tokens_per_second" in e)
     if rates:
         yield "Tokens/s (median step)", f"{rates[len(rates) // 2]:,.0f}"
-    times = [event["time"] for event in events if event["kind"] == "step"]
-    yield "First to last step", f"{times[-1] - times[0]:,.0f} s"
     yield "Began", time.strftime("%Y-%m-%d %H:%M", time.localtime(events[0]["time"]))
 
 
@@ -156,6 +155,22 @@ def _memory(about: dict, plan: dict, events: list[dict]):
         yield "Measured peak", f"{peak / GIB:.2f} GiB"
     if guess and peak:
         yield "Estimate ÷ measured", f"{guess / peak:.2f}"
+
+
+def _time(about: dict, plan: dict, events: list[dict]):
+    """The same of steps and evaluations; only of a run that did all its steps at one go is the estimate."""
+    guess = (about.get("estimate") or plan.get("estimate") or {}).get("seconds")
+    begun = [event["time"] for event in events if event["kind"] == "state" and event.get("state") == "running"]
+    steps = [event for event in events if event["kind"] == "step"]
+    if not steps or len(begun) != 1:
+        return
+    took = max(event["time"] for event in events if event["kind"] in ("step", "eval", "sample")) - begun[0]
+    whole = steps[-1].get("step") == steps[-1].get("steps")
+    if guess and whole:
+        yield "Estimate (time)", f"{guess:,.0f} s"
+    yield "Steps and evaluations took", f"{took:,.0f} s"
+    if guess and whole and took > 0:
+        yield "Estimate ÷ measured (time)", f"{guess / took:.2f}"
 
 
 def _answers(events: list[dict]):
