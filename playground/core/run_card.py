@@ -55,7 +55,7 @@ def card(name: str, state: str, config: dict, about: dict, events: list[dict], n
         *say("Template hash (SHA-256)", about.get("template_hash"), "the template's hash"),
         *say("Loss mask", mask_words(about.get("mask_rule") or plan.get("mask_rule")), "the mask rule"),
         *say("Method", plan.get("method") or about.get("method")),
-        *say("Trained parameters", _trained(events, plan)),
+        *say("Trained parameters", trained_words(events)),
         *say("Device", " ".join(str(plan[k]) for k in ("device", "dtype") if k in plan)),
     )
     went = (
@@ -86,7 +86,9 @@ def mask_words(rule: str | None) -> str:
     return words.get(rule, rule or "")
 
 
-def _trained(events: list[dict], plan: dict) -> str:
+def trained_words(events: list[dict]) -> str:
+    """How many numbers were trained, in each stage; "" where no event says it."""
+    plan = next((e for e in reversed(events) if e["kind"] == "plan"), {})
     stages = {e["stage"]: e for e in events if e["kind"] == "stage" and "stage" in e}
     if stages:
         numbers = [f"{e.get('trainable', 0):,} ({e.get('name', e['stage'])})" for e in stages.values()]
