@@ -147,7 +147,15 @@ def results(events: list[list[dict]]) -> list[tuple[str, list[str]]]:
             NONE if truth is None else "passed" if truth.get("passed") else "failed",
         ]
 
-    labels = ("Trained parameters", "Steps", "Training loss", "Held-out loss", "Best held-out loss", "Scores", "Truth check")
+    labels = (
+        "Trained parameters",
+        "Steps",
+        "Training loss",
+        "Held-out loss",
+        "Best held-out loss",
+        "Scores",
+        "Truth check",
+    )
     columns = [column(own) for own in events]
     return [(label, [values[row] for values in columns]) for row, label in enumerate(labels)]
 
