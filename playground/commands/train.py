@@ -58,6 +58,9 @@ def main(args: argparse.Namespace) -> dict:
     config = check(runs.Run(args.run_folder.expanduser().resolve()).config) if args.run_folder else config_of(args)
     launched = "LOCAL_RANK" in os.environ
     if config.processes > 1 and not launched:
+        from playground.core.training.ranks import check_processes
+
+        check_processes(config.processes)
         run = runs.Run(args.run_folder.expanduser().resolve()) if args.run_folder else runs.create(config, paths)
         launch(run, config)
     from playground.services.trainer import train

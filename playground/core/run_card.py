@@ -55,7 +55,7 @@ def card(name: str, state: str, config: dict, about: dict, events: list[dict], n
         *say("Template hash (SHA-256)", about.get("template_hash"), "the template's hash"),
         *say("Loss mask", mask_words(about.get("mask_rule") or plan.get("mask_rule")), "the mask rule"),
         *say("Method", plan.get("method") or about.get("method")),
-        *say("Trained parameters", _trained(events, plan)),
+        *say("Trained parameters", trained_words(events)),
         *say("Device", " ".join(str(plan[k]) for k in ("device", "dtype") if k in plan)),
     )
     went = (
@@ -68,6 +68,7 @@ def card(name: str, state: str, config: dict, about: dict, events: list[dict], n
         ("Settings", tuple(_settings(config))),
         ("How it went", went),
         ("Memory: estimate and measured", tuple(_memory(about, plan, events))),
+        ("Time: estimate and measured", tuple(_time(about, plan, events))),
         ("Answers to the probe", tuple(_answers(events))),
         ("Versions", tuple((k, str(v)) for k, v in (about.get("versions") or {}).items())),
     )
@@ -85,7 +86,9 @@ def mask_words(rule: str | None) -> str:
     return words.get(rule, rule or "")
 
 
-def _trained(events: list[dict], plan: dict) -> str:
+def trained_words(events: list[dict]) -> str:
+    """How many numbers were trained, in each stage; "" where no event says it."""
+    plan = next((e for e in reversed(events) if e["kind"] == "plan"), {})
     stages = {e["stage"]: e for e in events if e["kind"] == "stage" and "stage" in e}
     if stages:
         numbers = [f"{e.get('trainable', 0):,} ({e.get('name', e['stage'])})" for e in stages.values()]
@@ -126,8 +129,6 @@ def _went(events: list[dict], newest: dict, missing: list[str]):
     rates = sorted(e["tokens_per_second"] for e in events if e["kind"] == "step" and "tokens_per_second" in e)
     if rates:
         yield "Tokens/s (median step)", f"{rates[len(rates) // 2]:,.0f}"
-    times = [event["time"] for event in events if event["kind"] == "step"]
-    yield "First to last step", f"{times[-1] - times[0]:,.0f} s"
     yield "Began", time.strftime("%Y-%m-%d %H:%M", time.localtime(events[0]["time"]))
 
 
@@ -156,6 +157,22 @@ def _memory(about: dict, plan: dict, events: list[dict]):
         yield "Measured peak", f"{peak / GIB:.2f} GiB"
     if guess and peak:
         yield "Estimate ÷ measured", f"{guess / peak:.2f}"
+
+
+def _time(about: dict, plan: dict, events: list[dict]):
+    """The same of steps and evaluations; only of a run that did all its steps at one go is the estimate."""
+    guess = (about.get("estimate") or plan.get("estimate") or {}).get("seconds")
+    begun = [event["time"] for event in events if event["kind"] == "state" and event.get("state") == "running"]
+    steps = [event for event in events if event["kind"] == "step"]
+    if not steps or len(begun) != 1:
+        return
+    took = max(event["time"] for event in events if event["kind"] in ("step", "eval", "sample")) - begun[0]
+    whole = steps[-1].get("step") == steps[-1].get("steps")
+    if guess and whole:
+        yield "Estimate (time)", f"{guess:,.0f} s"
+    yield "Steps and evaluations took", f"{took:,.0f} s"
+    if guess and whole and took > 0:
+        yield "Estimate ÷ measured (time)", f"{guess / took:.2f}"
 
 
 def _answers(events: list[dict]):

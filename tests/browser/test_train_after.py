@@ -123,6 +123,29 @@ def test_a_note_a_name_and_a_deletion_that_is_asked_about(after, home):
     assert not (home / "runs" / "named-then").exists()
 
 
+def test_a_note_of_another_tab_is_shown_before_it_is_replaced(after, visit, home):
+    mine, theirs = after("noted"), visit()
+    theirs.open("Fine-tune")
+    theirs.page.locator(".run-state").get_by_text("noted").first.wait_for()
+    for visitor in (theirs, mine):
+        unfold(visitor, "Run card, note and name")
+        visitor.page.locator(".card").get_by_text("Repeat it").wait_for()
+
+    def keep(visitor, note):
+        visitor.field("Note").fill(note)
+        visitor.page.get_by_role("button", name="Keep the note").click()
+
+    keep(theirs, "theirs")
+    theirs.page.locator(".card blockquote", has_text="theirs").wait_for()
+    keep(mine, "mine")
+    mine.page.get_by_test_id("toast-body").get_by_text("another page has kept the note “theirs”").wait_for()
+    mine.page.locator(".card blockquote", has_text="theirs").wait_for()
+    assert mine.field("Note").input_value() == "mine"
+    mine.page.get_by_role("button", name="Keep the note").click()
+    mine.page.locator(".card blockquote", has_text="mine").wait_for()
+    assert runs.Run(home / "runs" / "noted").note == "mine"
+
+
 def test_what_is_exported_downloaded_and_copied(after, home, tmp_path):
     visitor = after("taken")
     page = visitor.page

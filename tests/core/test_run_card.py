@@ -55,6 +55,22 @@ def test_estimate_and_measured_peak_stand_beside_each_other():
     assert (said["Measured peak"], said["Estimate ÷ measured"]) == ("2.00 GiB", "0.50")
 
 
+@pytest.mark.parametrize(
+    "again, steps, said",
+    [
+        ([], 2, {"Estimate (time)": "4 s", "Steps and evaluations took": "8 s", "Estimate ÷ measured (time)": "0.50"}),
+        ([], 9, {"Steps and evaluations took": "8 s"}),  # it was stopped, so it did not do what was estimated
+        ([{"kind": "state", "time": 8.0, "state": "running"}], 2, {}),  # resumed: who knows how long it stood
+    ],
+)
+def test_estimated_and_measured_time_stand_beside_each_other(again, steps, said):
+    begun = {"kind": "state", "time": 1.0, "state": "running"}
+    events = [begun, *({**event, "steps": steps} if "steps" in event else event for event in EVENTS), *again]
+    about = {**ABOUT, "estimate": {"total": 2**30, "seconds": 4.0}}
+    found = dict(run_card.card("mine", "finished", CONFIG, about, events).sections)
+    assert dict(found.get("Time: estimate and measured", ())) == said
+
+
 def test_an_early_stop_is_on_the_card():
     early = {"kind": "early_stop", "time": 9.5, "step": 2, "best_step": 1, "best_loss": 1.25, "waited": 3}
     said = facts(run_card.card("mine", "finished", CONFIG, ABOUT, [*EVENTS, early]))

@@ -524,6 +524,15 @@ def test_torch_on_a_full_disk_is_known_and_gives_the_room_back(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("count, gpus, refused", [(2, 1, True), (2, 2, False), (2, 0, False)])
+def test_each_process_has_a_gpu_where_there_are_any(monkeypatch, count, gpus, refused):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    said = pytest.raises(PlaygroundError, match="processes is 2, and this machine has 1 GPU, one for each process")
+    with said if refused else contextlib.nullcontext():
+        ranks.check_processes(count)
+
+
 def test_deepspeed_is_refused_with_what_works(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(PlaygroundError, match="under DDP and FSDP, not under DeepSpeed; .* as a TRL script"):

@@ -49,6 +49,7 @@ def run_of(services, name="a", held=(2.0, 1.0), answers=("no", "yes"), every=10,
         log.write("eval", step=every * number, eval_loss=loss)
         log.write("sample", step=every * number, prompt="<i>Well?", text=text)
     log.write("scores", summary=f"{name} 8 of 9")
+    log.write("plan", trainable=len(name) * 1000)
     if adapter:
         (run.folder / "adapter").mkdir()
         for file in ("adapter_model.safetensors", "adapter_config.json"):
@@ -202,6 +203,7 @@ def test_runs_are_compared_at_the_last_evaluation_that_both_have(services):
         assert words in tables
     assert "late" not in tables
     assert "learning rate" not in tables  # the same in both
+    assert '<th scope="row">Trained parameters</th><td>1,000</td><td>1,000</td>' in tables
 
 
 def test_runs_that_share_no_evaluation_are_compared_at_their_last(services):

@@ -113,6 +113,16 @@ def join(shard: bool = False) -> Ranks:
     return Ranks(state.process_index, state.num_processes, state.device, sharded)
 
 
+def check_processes(count: int) -> None:
+    """On a machine with GPUs each process needs one."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else count
+    if count > gpus:
+        raise PlaygroundError(
+            f"processes is {count:,}, and this machine has {gpus:,} {'GPU' if gpus == 1 else 'GPUs'}, one for each "
+            f"process; set processes to {gpus:,}"
+        )
+
+
 def leave(ranks: Ranks) -> None:
     """Part from the others, when all is done."""
     if ranks.count > 1:

@@ -138,6 +138,7 @@ def results(events: list[list[dict]]) -> list[tuple[str, list[str]]]:
         trained = curves.points(own, "step", "loss")
         truth = newest.get("truth")
         return [
+            run_card.trained_words(own) or NONE,
             f"{trained[-1][0]:,}" if trained else NONE,
             f"{trained[-1][1]:.4f}" if trained else NONE,
             f"{held[-1]:.4f}" if held else NONE,
@@ -146,7 +147,15 @@ def results(events: list[list[dict]]) -> list[tuple[str, list[str]]]:
             NONE if truth is None else "passed" if truth.get("passed") else "failed",
         ]
 
-    labels = ("Steps", "Training loss", "Held-out loss", "Best held-out loss", "Scores", "Truth check")
+    labels = (
+        "Trained parameters",
+        "Steps",
+        "Training loss",
+        "Held-out loss",
+        "Best held-out loss",
+        "Scores",
+        "Truth check",
+    )
     columns = [column(own) for own in events]
     return [(label, [values[row] for values in columns]) for row, label in enumerate(labels)]
 

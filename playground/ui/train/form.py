@@ -162,7 +162,9 @@ def wire(services: Services, form: Form, started: Callable, outputs: list) -> No
         shown(lambda way, recipe, *values: started(start_run(services, recipe, *values, way=way))),
         [form.way, form.recipe, *inputs],
         outputs,
-        **QUEUED,
+        # the rows are counted once more, which takes a moment: the page says that it is at it
+        **{**QUEUED, "show_progress": "minimal"},
+        show_progress_on=form.plan,
     )
 
 
@@ -290,6 +292,10 @@ class Plan:
 
 def plan(services: Services, config: TrainConfig) -> Plan:
     """What a run would do. Raises PlaygroundError when it could not work."""
+    if config.processes > 1:
+        from playground.core.training.ranks import check_processes
+
+        check_processes(config.processes)
     known = config.data in services.datasets.names()
     data = services.datasets.load(config.data) if known else datasets.load(config.data, services.paths)
     rows = min(config.rows or len(data.conversations), len(data.conversations))

@@ -73,7 +73,7 @@ def state_html(services: Services, run: Run, events: list[dict]) -> str:
         ("scores", "summary", str(newest.get("scores", {}).get("what", "Exact calls")) + " on held-out questions"),
     ):
         if key in newest.get(kind, {}):
-            lines.append(f"<p>{html.escape(title)}: {html.escape(str(newest[kind][key]))}</p>")
+            lines.append(f"<p>{html.escape(title[:1].upper() + title[1:])}: {html.escape(str(newest[kind][key]))}</p>")
     if estimate := (newest.get("plan", {}).get("estimate") or {}).get("sentence"):
         lines.append(f"<p>Memory, as estimated: it {html.escape(str(estimate))}{_measured(run, events)}</p>")
     if "early_stop" in newest:
