@@ -210,6 +210,15 @@ def test_while_a_model_loads_its_lane_says_so():
     assert "waiting, 3 before it" in chat_view.status(reply, "ready", 3)
 
 
+def test_a_lane_that_waits_says_how_many_are_before_it(services, view, monkeypatch):
+    enqueue(services, ["one"], ["uno"], ["eins"])
+    monkeypatch.setattr(services.engine, "ahead", lambda reply: 3 if reply.lane.adapter else 0, raising=False)
+    monkeypatch.setattr(services.engine, "step", lambda: None)  # nobody has a place yet
+    first = next(side_by_side.send(services, view, Chat(), "Hi", "", False, True, 3, *values()))
+    assert "waiting …" in first[view.lanes[0].status]
+    assert "waiting, 3 before it …" in first[view.lanes[2].status]
+
+
 def test_markup_in_messages_and_replies_is_shown_not_obeyed(services, view):
     enqueue(services, [EVIL, "<tool_call>&amp;"])
     shown = send(services, view, Chat(), prompt=EVIL, count=1)

@@ -5,7 +5,9 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from playground.core.messages import Conversation
 from playground.errors import PlaygroundError
+from playground.services.remote import Endpoint, RemoteReply
 from playground.ui import lanes
 from playground.ui.arena import chat as chat_view
 from playground.ui.arena import compare, side_by_side, snapshot
@@ -226,6 +228,21 @@ def test_a_snapshot_holds_the_round_and_obeys_nothing(services, view):
     assert "default-src 'none'" in text
     assert "temperature 0.7" in text
     assert text.count("<section>") == 2
+
+
+def test_a_snapshot_of_a_lane_elsewhere_has_its_tokens_and_no_key(services, view):
+    endpoint = Endpoint("big", "http://h/v1", "there", "sk-very-secret")
+    services.engine.remotes.add(endpoint)
+    chat = Chat()
+    services.engine.enqueue("Hi")
+    services.engine.enqueue("Ho")
+    send(services, view, chat, count=2, lanes=[("big", "", "", None, ""), LANES[1]])
+    chat.replies[0] = reply = RemoteReply(chat.lanes[0], endpoint, Conversation(chat.asked[0]))
+    reply.pieces = 7  # what it wrote has no ids here
+    reply.finish("stop")
+    page = snapshot.page(chat)
+    assert "7 tokens" in page
+    assert "sk-very-secret" not in page
 
 
 def test_there_is_no_snapshot_of_nothing(services, view):
