@@ -9,6 +9,7 @@ from playground.core.estimate.work import Device, Work
 
 CPU_LAYER = 0.008  # seconds of a layer in one pass, forward and back, however few its tokens are: its many small parts
 CPU_READS = 5.5e9  # bytes of weights a second while decoding: 20 tokens/s for SmolLM2 135M in bf16 on two cores
+CPU_PAIR = 2.7  # what an operation of the attention takes, in one of a matrix product: it is softmax and small products
 GPU_TOKEN = 0.025  # seconds for a token of a probe's answer: launching the kernels, for any model that fits
 
 
@@ -21,7 +22,22 @@ def seconds(shape: Shape, config: TrainConfig, device: Device, work: Work) -> fl
     tokens = (3 if config.method == "full" else 2) * work.step_tokens * work.steps + work.held * evaluations
     # several processes on a CPU have the same cores
     total = forward * tokens / (config.processes if device.kind == "cuda" else 1)
+    total += _apart(shape, work) * work.steps / device.rate if device.kind == "cpu" and work.step_labelled else 0
     total += work.passes * work.steps * shape.layers * CPU_LAYER if device.kind == "cpu" else 0
     asked = sum(bool(line.strip()) for line in config.probe.splitlines()) * config.probe_tokens * evaluations
     token = GPU_TOKEN if device.kind == "cuda" else shape.numbers * bytes_of(config, device) / CPU_READS
     return total + asked * token
+
+
+def _apart(shape: Shape, work: Work) -> float:
+    """Operations of a step on a CPU beside those of every parameter for every token, forward and back.
+
+    The head is computed at labelled positions alone, and embeddings are only looked up: a step whose rows share a long
+    prefix has few tokens and many labels. Each query meets every key: such a step has many pairs. Of steps of either
+    kind, taken by turns, those of eight tool rows (633 tokens) took as long as those of 16 instructions (949).
+    """
+    table = shape.vocab * shape.hidden
+    unlabelled = max(0.0, work.step_tokens - work.step_labelled)
+    looked_up = 0 if shape.tied else work.step_tokens  # tied, the table is the head and counted once
+    attention = CPU_PAIR * 3 * 4 * shape.heads * shape.head * shape.layers * work.step_pairs
+    return attention - 4 * table * (unlabelled + looked_up)

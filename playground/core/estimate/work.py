@@ -45,7 +45,8 @@ class Work:
 
     `held` are the tokens of the held-out rows, which each evaluation runs. `pairs` are a pass's queries times
     the keys of each (0: as if every row were the longest), and `repeated` the tokens of its shared prefix, once for
-    each row: their keys and values are copied. `passes` are those of a step, that of the prefix included.
+    each row: their keys and values are copied. `passes` are those of a step, that of the prefix included;
+    `step_labelled` and `step_pairs` the labelled positions and pairs of all of them (0: not known).
     """
 
     tokens: int
@@ -57,6 +58,8 @@ class Work:
     pairs: int = 0
     repeated: int = 0
     passes: float = 1.0
+    step_labelled: float = 0.0
+    step_pairs: float = 0.0
 
 
 def cpu() -> Device:
@@ -93,10 +96,12 @@ def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
     labelled = max(sum(piece.trained for piece in pieces) for one in runs for pieces in one)
     begun = [len(pieces[0].prefix) + config.soft_tokens for pieces in mine]  # is run once for all passes of a step
     run = sum(size[0] for size in sizes) - sum(n * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
+    seen = sum(size[1] for size in sizes) - sum(n**2 * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
     count = len(sizes) + sum(n > 0 for n in begun)
     held = sum(asked.laid if laid else asked.padded for asked in held_batches(examples, config, most))
     steps, each = total_steps(config, len(examples.train)), len(batches)
-    return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, count / each)
+    more = {"step_labelled": sum(row.trained for row in rows) / each, "step_pairs": seen / each}
+    return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, count / each, **more)
 
 
 def _cut(row: Example, length: int) -> Example:
