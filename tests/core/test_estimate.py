@@ -246,6 +246,26 @@ def test_the_time_is_that_of_the_whole_run():
     assert whole - alone == pytest.approx(30, rel=0.4)
 
 
+def test_steps_of_few_tokens_and_many_pairs_take_as_long_as_those_of_more_tokens():
+    """76 steps of the tool recipe took 156 and 162 s; taken by turns, 16 instructions took as long (medians)."""
+    config = TrainConfig(probe="")
+    tools = Work(633, 358, 303, 76, 633, passes=2, step_labelled=303, step_pairs=145_796)
+    plain = Work(949, 90, 142, 76, 949, passes=1, step_labelled=142, step_pairs=65_258)
+    long, short = (estimate.estimate(SMALL, config, CPU, work).seconds for work in (tools, plain))
+    assert long == pytest.approx(159, rel=0.1)
+    assert short / long == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["llama-7b", "llama-3.2-1b"])
+def test_what_is_looked_up_costs_nothing(name):
+    """A step with no label at all is that of the layers alone, tied or not."""
+    shape = estimate.shape_of(KNOWN[name])
+    work = Work(100, 100, 1, 10, 100, passes=0, step_labelled=1e-9)
+    found = estimate.estimate(shape, TrainConfig(probe=""), CPU, work).seconds
+    norms = (2 * shape.layers + 1) * shape.hidden
+    assert found == pytest.approx(4 * (shape.in_linears + norms) * 100 * 10 / CPU.rate, rel=1e-6)
+
+
 def test_processes_on_a_cpu_have_its_memory_together_and_gpus_their_own():
     two = TrainConfig(processes=2)
     found = estimate.estimate(SMALL, two, CPU)
@@ -337,10 +357,13 @@ def test_the_work_of_rows_is_that_of_the_loops_pieces():
     config = TrainConfig(batch_size=4, epochs=3, piece_tokens=100)
     work = estimate.work_of(Examples(rows, []), config, CPU)
     assert (work.steps, work.longest) == (6, 50)
+    assert work.step_labelled == 40
+    assert work.step_pairs == 39**2 + 4 * 11 * 50
     # 39 tokens are shared by all rows; nine pieces' rest of 11 tokens fits into 100
     assert work.tokens == 39 + 4 * 11
     small = estimate.work_of(Examples(rows, []), dataclasses.replace(config, piece_tokens=12), CPU)
     assert small.tokens == 39 + 11
+    assert (small.step_labelled, small.step_pairs) == (40, 39**2 + 4 * 11 * 50)
 
 
 @pytest.mark.parametrize("values", [{}, {"hidden_size": 64}, {"hidden_size": "64", "num_hidden_layers": 2}])

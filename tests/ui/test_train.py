@@ -499,3 +499,14 @@ def test_a_page_that_asks_about_a_run_that_is_gone_gets_no_error():
     assert chooser.preprocess("gone") == "gone"
     assert chooser.get_block_name() == "radio"
     assert not Path(watch.__file__).with_suffix(".pyi").exists()
+
+
+def test_a_page_that_asks_from_a_run_of_more_evaluations_gets_no_error(services):
+    """The tick on its way still has the place of the run that was shown before."""
+    slider = watch.Timeline(0, 1, 0, step=1)
+    assert slider.preprocess(5) == 5
+    assert slider.get_block_name() == gr.Slider(0, 1).get_block_name()
+    found = [(0, {}), (9, {}), (18, {})]
+    assert answers.position(found, 5, 9) == 2
+    run_of(services, events=[("sample", {"step": 0, "prompt": "p", "text": "t"})])
+    assert watch.scrub(services, "a", 5) == answers.one_html([(0, {"p": "t"})], 0)

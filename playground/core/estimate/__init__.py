@@ -25,8 +25,9 @@ that is fetched meanwhile, is whole.
 
 The activations of a layer agree with a count of autograd's saved tensors to a tenth (LoRA, full; eager, sdpa and the
 fused layers of a CPU): 800 KB a padded token for SmolLM2 135M. SLACK is what the allocator and the backward pass add to
-them. The time is rough: floating-point operations over a rate, for steps and held-out rows; the probe's answers are
-written at the speed at which the weights are read.
+them. The time is rough: floating-point operations over a rate, for steps and held-out rows (on a CPU, those of the head
+at labelled positions and those of the attention for each pair); the probe's answers are written at the speed at which
+the weights are read.
 """
 
 import dataclasses

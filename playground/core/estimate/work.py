@@ -45,7 +45,8 @@ class Work:
 
     `held` are the tokens of the held-out rows, which each evaluation runs. `pairs` are a pass's queries times
     the keys of each (0: as if every row were the longest), and `repeated` the tokens of its shared prefix, once for
-    each row: their keys and values are copied. `passes` are those of a step, that of the prefix included.
+    each row: their keys and values are copied. `passes` are those of a step, that of the prefix included;
+    `step_labelled` and `step_pairs` the labelled positions and pairs of all of them (0: not known).
     """
 
     tokens: int
@@ -57,6 +58,8 @@ class Work:
     pairs: int = 0
     repeated: int = 0
     passes: float = 1.0
+    step_labelled: float = 0.0
+    step_pairs: float = 0.0
 
 
 def cpu() -> Device:
@@ -93,14 +96,14 @@ def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
     labelled = max(sum(piece.trained for piece in pieces) for one in runs for pieces in one)
     begun = [len(pieces[0].prefix) + config.soft_tokens for pieces in mine]  # is run once for all passes of a step
     run = sum(size[0] for size in sizes) - sum(n * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
-    # the start of the one pass that has all of a step's rows, else a pass of its own
-    apart = [
-        n > 0 and not (laid and len(one) == 1 and not config.soft_tokens) for n, one in zip(begun, runs, strict=True)
-    ]
-    count = len(sizes) + sum(apart)
+    seen = sum(size[1] for size in sizes) - sum(n**2 * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
+    # where one pass has all rows of a step, it begins with the prefix
+    joined = laid and not config.soft_tokens
+    count = len(sizes) + sum(n > 0 and not (joined and len(one) == 1) for n, one in zip(begun, runs, strict=True))
     held = sum(asked.laid if laid else asked.padded for asked in held_batches(examples, config, most))
     steps, each = total_steps(config, len(examples.train)), len(batches)
-    return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, count / each)
+    more = {"step_labelled": sum(row.trained for row in rows) / each, "step_pairs": seen / each}
+    return Work(tokens, longest, labelled, steps, run / each, float(held), pairs, repeated, count / each, **more)
 
 
 def _cut(row: Example, length: int) -> Example:

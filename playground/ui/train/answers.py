@@ -42,7 +42,7 @@ def position(found: list, at: float | None, before: int) -> int:
     `at` is where the slider stands, `before` how many evaluations there were when it was last set.
     """
     follows = at is None or before < 2 or at >= before - 1
-    return len(found) - 1 if follows else int(at)
+    return len(found) - 1 if follows else min(int(at), len(found) - 1)
 
 
 def slider(found: list, at: int) -> dict:

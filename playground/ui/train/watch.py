@@ -48,6 +48,15 @@ class Chooser(gr.Radio, metaclass=Plain):
         return payload
 
 
+class Timeline(gr.Slider, metaclass=Plain):
+    """A slider that takes a place past its end: a page asked while it changed to a run of fewer evaluations."""
+
+    is_template = True
+
+    def preprocess(self, payload):
+        return payload
+
+
 @dataclass(frozen=True)
 class View:
     """The components that show the selected run."""
@@ -113,7 +122,7 @@ def build(services: Services) -> Panel:
         with gr.Row():
             yes = gr.Button("Yes", variant="stop", size="sm")
             no = gr.Button("No", size="sm")
-    slider = gr.Slider(
+    slider = Timeline(
         0, 1, 0, step=1, label="Watch it learn", info="evaluations, from the first to the newest", visible=False
     )
     answer = gr.HTML()
