@@ -9,6 +9,7 @@ import gradio as gr
 from playground.config import Paths, ServeConfig
 from playground.ui import arena_tab, housekeeping, preview_tab, theme, tools_tab, train_tab
 from playground.ui.common import QUEUED, QUIET, Services, fetch_notice, shown
+from playground.ui.page import Page
 from playground.ui.tools.view import Bench
 
 TABS = (("Templates", preview_tab), ("Fine-tune", train_tab), ("Chat", arena_tab), ("Tools", tools_tab))
@@ -17,7 +18,7 @@ CSS = theme.CSS + "".join(tab.CSS for _, tab in TABS)
 
 def build(services: Services) -> gr.Blocks:
     """The whole page; it can be built without any model on the machine."""
-    with gr.Blocks(title="Instruction-Tuning Playground", analytics_enabled=False) as page:
+    with Page(title="Instruction-Tuning Playground", analytics_enabled=False) as page:
         with gr.Row(elem_id="header"):
             gr.HTML(theme.MASTHEAD, scale=4, min_width=300)
             state = gr.HTML(elem_id="model-state", scale=1, min_width=150)
