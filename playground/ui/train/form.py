@@ -38,34 +38,10 @@ OTHERS = "Advanced"
 IF_TIGHT, UNLOAD, KEEP = "if tight", "always", "never"
 WAYS = [("make way if memory is tight", IF_TIGHT), ("make way", UNLOAD), ("stay, and answer during the run", KEEP)]
 # A change of any of these changes how many rows, tokens or steps there will be, or the memory they take.
-COUNTED = tuple(
-    name
-    for name in (
-        *(
-            "data",
-            "template",
-            "model",
-            "rows",
-            "epochs",
-            "steps",
-            "batch_size",
-            "max_length",
-            "eval_share",
-            "eval_rows",
-        ),
-        *(
-            "method",
-            "rank",
-            "targets",
-            "first_layer",
-            "dtype",
-            "load_in_4bit",
-            "piece_tokens",
-            "prompt_steps",
-            "prompt_tokens",
-        ),
-    )
-    if name in NAMES
+COUNTED = (
+    *("data", "template", "model", "rows", "epochs", "steps", "batch_size", "max_length", "eval_share", "eval_rows"),
+    *("method", "rank", "targets", "first_layer", "dtype", "load_in_4bit", "piece_tokens", "prompt_steps"),
+    *("prompt_tokens", "warmup_steps"),
 )
 COUNT_ROWS = 2000  # rendered for the count before a run; more are estimated from these
 
