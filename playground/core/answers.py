@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 from playground.config import SamplingConfig
 from playground.core.adapters import AdapterBank
-from playground.core.cores import fixed
+from playground.core.cores import TOKEN_COST, fixed
 from playground.core.generation import Batch, Row, Sampler
 from playground.core.prefixes import MIN_TOKENS, Prefixes
 from playground.core.training.collate import common_start
 
 ROWS = 40  # decoded together
-STEP_COST = 8  # a token of a batch takes as long as so many rows, however few it has
 GREEDY = SamplingConfig(temperature=0.0, repetition_penalty=1.0)
 
 
@@ -39,7 +38,7 @@ def greedy(
     for start in range(0, len(order), ROWS):
         part = order[start : start + ROWS]
         batch = Batch(bank.model, bank, prefixes)
-        with unit(STEP_COST + len(part), "prompt"):
+        with unit(TOKEN_COST + len(part), "prompt"):
             tokens = batch.add([_row(prompts[i], adapter, i) for i in part])
         batch.prefixes = None  # nobody asks for these answers' turns again
         going = set(part)
@@ -55,7 +54,7 @@ def greedy(
                 break
             if len(going) <= len(batch.rows) / 2:  # letting rows go copies the cache, so not for each one
                 batch.keep([i for i, row in enumerate(batch.rows) if row.tag in going])
-            with unit(STEP_COST + len(batch.rows), "token"):
+            with unit(TOKEN_COST + len(batch.rows), "token"):
                 tokens = batch.step()
         tell(start + len(part), len(order))
     return answers

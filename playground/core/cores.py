@@ -18,6 +18,7 @@ UNITS = 24  # between two tries of another number of threads
 SECONDS = 4.0  # at least, between two tries
 SLOWED = 0.6  # of the usual rate: something has changed, and the others are tried sooner
 SOONER = 4  # units
+TOKEN_COST = 8  # a step of decoding takes as long as so many rows, whatever their number: the weights are read once
 NEWEST = 0.4  # weight of the newest unit in a rate
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from playground.core.cores import Cores
+from playground.core.cores import TOKEN_COST, Cores
 from playground.core.models import weights_size
 from playground.core.tokenizer import Tokenizer
 from playground.errors import Busy, PlaygroundError
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 MAX_ROWS = 16  # rows decoded together; more wait
 MAX_WAITING = 64  # requests that may wait for a place on one model
 MAX_WAITING_EACH = 16  # of one visitor
-STEP_COST = 8  # a step takes as long as so many rows, whatever their number: the weights are read once
 
 
 class Decoder(threading.Thread):
@@ -134,7 +133,7 @@ class Decoder(threading.Thread):
                     self._admit(joining)
                 elif self.batch.rows:
                     streams = [row.tag for row in self.batch.rows]
-                    with unit(STEP_COST + len(streams)):
+                    with unit(TOKEN_COST + len(streams)):
                         tokens = self.batch.step()
                     self._deliver(streams, tokens)
             except Exception as error:

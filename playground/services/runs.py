@@ -298,10 +298,14 @@ def adapters(paths: Paths) -> list[Path]:
     return shipped + [run.adapter for run in list_runs(paths) if run.adapter]
 
 
+def adapter_name(folder: Path) -> str:
+    """A shipped adapter's folder has its name; a run's is in the run's."""
+    return (folder.parent if folder.name == "adapter" else folder).name
+
+
 def adapter_named(paths: Paths, name: str) -> Path | None:
     """The folder of the adapter of that name, or of the run that had it before it was renamed."""
-    found = adapters(paths)
-    names = {(folder.parent if folder.name == "adapter" else folder).name: folder for folder in found}
+    names = {adapter_name(folder): folder for folder in adapters(paths)}
     if name in names:
         return names[name]
     return next((run.adapter for run in list_runs(paths) if name in run.former_names and run.adapter), None)

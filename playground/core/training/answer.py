@@ -1,17 +1,12 @@
 """Greedy answers from the model in training, for the probe prompts."""
 
-from collections.abc import Callable
-
 import torch
 
-from playground.core.cores import fixed
 from playground.core.generation import roomy_cache
 from playground.core.past import past, past_of
 from playground.core.training.collate import common_start
 from playground.core.training.loss import can_share, embedded, soft_prompt
 from playground.core.training.methods import base_of
-
-STEP_COST = 8  # a token of a batch takes as long as so many rows, however few it has
 
 
 @torch.inference_mode()
@@ -22,26 +17,24 @@ def answer_batch(
     max_new_tokens: int,
     stop_ids: set[int],
     stop_strings: tuple[str, ...] = (),
-    unit: Callable = fixed,
 ) -> list[str]:
     """Continue each prompt (token ids, not empty) greedily, all in one batch; the texts up to the first stop.
 
     `model` may be a PeftModel; a soft prompt is put before each prompt. What all prompts start with is run once.
-    Special tokens stay in the text (a tool call may be written with them), the stop itself does not. `unit(work)` is
-    entered around each token, to choose the threads.
+    Special tokens stay in the text (a tool call may be written with them), the stop itself does not.
     """
     if not prompts:
         return []
     was_training = model.training
     model.eval()
     try:
-        rows = _greedy(base_of(model), prompts, max_new_tokens, stop_ids, unit, soft_prompt(model))
+        rows = _greedy(base_of(model), prompts, max_new_tokens, stop_ids, soft_prompt(model))
     finally:
         model.train(was_training)
     return [text_of(row, tokenizer, stop_ids, stop_strings) for row in rows]
 
 
-def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int], unit=fixed, soft=None):
+def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[int], soft=None):
     device = next(model.parameters()).device
     shared = min(common_start(prompts), min(map(len, prompts)) - 1) if can_share(model) and len(prompts) > 1 else 0
     cache, before = roomy_cache(model), 0
@@ -60,15 +53,14 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
     written: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))  # which prompt each row of the batch continues
     for _ in range(max_new_tokens):
-        with unit(STEP_COST + len(going), "prompt" if ids.shape[1] > 1 else "token"):
-            out = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                **past(model, cache),
-                use_cache=True,
-                logits_to_keep=1,
-            )
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            **past(model, cache),
+            use_cache=True,
+            logits_to_keep=1,
+        )
         cache = past_of(model, out)
         ids = out.logits[:, -1].argmax(-1, keepdim=True)
         last = ids[:, 0].tolist()

@@ -124,15 +124,24 @@ def _all_weights(model):
 
 def layer_choice(model, config: TrainConfig) -> dict:
     """peft's settings for the layers that get an adapter: `config.targets`, from `config.first_layer` on."""
-    targets = target_modules(model, config.targets)
     if not config.first_layer:
-        return {"target_modules": targets}
-    numbers = {number: stack for name in _linear(model) for stack, number in [_place(name)] if stack}
-    layers.check_first_layer(config.first_layer, max(numbers, default=0) + 1)
-    if targets == EVERY_LINEAR:  # of which peft makes no choice by number
-        targets = sorted({name.rsplit(".", 1)[-1] for name in _linear(model) if _place(name)[0]})
-    kept = sorted(number for number in numbers if number >= config.first_layer)
-    return {"target_modules": targets, "layers_to_transform": kept, "layers_pattern": numbers[kept[0]]}
+        return {"target_modules": target_modules(model, config.targets)}
+    layers.check_first_layer(config.first_layer, max(_place(name)[1] for name in _linear(model)) + 1)
+    chosen = _chosen(model, config)
+    stacks, numbers = zip(*map(_place, chosen), strict=True)
+    names = sorted({name.rsplit(".", 1)[-1] for name in chosen})  # of all-linear peft makes no choice by number
+    return {"target_modules": names, "layers_to_transform": sorted(set(numbers)), "layers_pattern": stacks[0]}
+
+
+def _chosen(model, config: TrainConfig) -> list[str]:
+    """The layers that get an adapter, by full name."""
+    targets = target_modules(model, config.targets)
+    return [
+        name
+        for name in _linear(model)
+        if (targets == EVERY_LINEAR or name.rsplit(".", 1)[-1] in targets)
+        and (not config.first_layer or _place(name)[1] >= config.first_layer)
+    ]
 
 
 def _place(name: str) -> tuple[str, int]:
@@ -207,13 +216,7 @@ def continued(model, config: TrainConfig, folder: Path, tokens: Sequence[int] = 
             f"the adapter in {folder} was trained behind a soft prompt, so it cannot be continued; start afresh"
         )
     _check_same(config, folder, before, tokens)
-    chosen = target_modules(model, config.targets)
-    ours = {
-        name
-        for name in _linear(model)
-        if (chosen == EVERY_LINEAR or name.rsplit(".", 1)[-1] in chosen)
-        and (not config.first_layer or _place(name)[1] >= config.first_layer)
-    }
+    ours = set(_chosen(model, config))
     theirs = set(read_adapter(folder).shapes)
     if ours != theirs:
         words = [", ".join(sorted({name.rsplit(".", 1)[-1] for name in names})) for names in (ours, theirs)]

@@ -87,7 +87,7 @@ def continued_folder(job: Job, base: Path) -> Path | None:
         return None
     folder = runs.adapter_named(job.paths, config.continue_from) or Path(config.continue_from).expanduser()
     if not (folder / "adapter_config.json").exists():
-        known = [(f.parent if f.name == "adapter" else f).name for f in runs.adapters(job.paths)]
+        known = map(runs.adapter_name, runs.adapters(job.paths))
         raise PlaygroundError(
             f"there is no adapter {config.continue_from!r} to continue from; the adapters are {', '.join(known)}"
         )

@@ -151,7 +151,7 @@ def choices_now(services: Services, count: int) -> list | dict:
 
 
 def adapter_choices(services: Services) -> list[tuple[str, str]]:
-    names = [f.parent.name if f.name == "adapter" else f.name for f in runs.adapters(services.paths)]
+    names = [runs.adapter_name(folder) for folder in runs.adapters(services.paths)]
     return [("none: start afresh", ""), *((name, name) for name in names)]
 
 
