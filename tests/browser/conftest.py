@@ -47,6 +47,27 @@ def models() -> Path:
         pytest.skip(f"the model cannot be had here: {error}")
 
 
+STILL = """() => new Promise(done => {
+    const began = performance.now();
+    let last = began;
+    const watch = new MutationObserver(() => { last = performance.now(); });
+    watch.observe(document.body, {childList: true, subtree: true});
+    const look = setInterval(() => {
+        const now = performance.now();
+        if (now - last < 200 && now - began < 5000) return;
+        clearInterval(look);
+        watch.disconnect();
+        done();
+    }, 20);
+})"""
+
+
+def settle(page):
+    """Wait until nothing has been drawn for 0.2 s. gradio draws what a tab or an accordion holds when it opens, and a
+    field that is filled before its first value was put in loses what was filled in; no person is as quick."""
+    page.evaluate(STILL)
+
+
 class App:
     """The app as a user starts it, on a free port."""
 
@@ -116,6 +137,12 @@ class Visitor:
 
     def open(self, tab: str):
         self.page.get_by_role("tab", name=tab, exact=True).click()
+        settle(self.page)
+
+    def unfold(self, title: str):
+        """Open the accordion of this title."""
+        self.page.get_by_role("button", name=title).first.click()
+        settle(self.page)
 
     def field(self, label: str):
         """The input of the visible component with this label."""

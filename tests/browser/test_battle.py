@@ -32,10 +32,6 @@ def ask_lanes(visitor, text, lanes=(1, 2), tokens=6):
         page.locator(f"#lane-{number} .lane-status", has_text=DONE).wait_for(timeout=120_000)
 
 
-def accordion(visitor, title):
-    return visitor.page.get_by_role("button", name=title)
-
-
 def votes_rated(visitor) -> int:
     board = visitor.page.locator("#board-table .board")
     return int(board.get_attribute("data-votes") or 0)
@@ -77,7 +73,7 @@ def test_a_blind_battle_is_voted_on_once_and_counted(chat):
     chat.open("Leaderboard")
     page.locator(f"#board-table [data-votes='{before + 1}']").wait_for()
     page.locator("#board-matrix td.met").first.wait_for()
-    accordion(chat, "Export, import, reset").click()
+    chat.unfold("Export, import, reset")
     page.locator("#votes-export").click()
     page.locator("#votes-told", has_text="ready to download").wait_for()
     rows = [json.loads(line) for line in downloaded(chat, page.locator("#votes-download").click).splitlines()]
@@ -108,7 +104,7 @@ def test_replies_are_taken_apart_compared_and_kept(chat):
     assert not page.locator("#arena-edit").is_visible()
     ask_lanes(chat, EVIL)
     page.locator("#arena-edit").wait_for()
-    accordion(chat, "Token by token").click()
+    chat.unfold("Token by token")
     chips = page.locator(".token-view b")
     chips.first.wait_for()
     likely = chips.first.get_attribute("data-likely")
@@ -123,7 +119,7 @@ def test_replies_are_taken_apart_compared_and_kept(chat):
     assert re.search(r"\d+ tokens; \d+% of them", page.locator(".token-view").inner_text())
 
     page.locator(".vote-row").scroll_into_view_if_needed()
-    accordion(chat, "What differs between the two replies").click()
+    chat.unfold("What differs between the two replies")
     page.locator(".reply-difference", has_text="of the longer reply is the same").wait_for()
 
     page.locator("#arena-snapshot").click()
@@ -163,7 +159,7 @@ def elsewhere():
 
 def test_a_lane_elsewhere_is_added_asked_and_removed(chat, elsewhere):
     page = chat.page
-    accordion(chat, "Lanes elsewhere").click()
+    chat.unfold("Lanes elsewhere")
     page.locator("#endpoint-name input, #endpoint-name textarea").first.fill("far")
     page.locator("#endpoint-url input, #endpoint-url textarea").first.fill(elsewhere)
     page.locator("#endpoint-model input, #endpoint-model textarea").first.fill("stub")
@@ -201,6 +197,6 @@ def test_everything_open_fits_the_page(visit, look):
     for view, titles in views.items():
         visitor.open(view)
         for title in titles:
-            accordion(visitor, title).click()
+            visitor.unfold(title)
             page.wait_for_timeout(150)  # it slides open
         assert visitor.fits(), view

@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from tests.browser.conftest import settle
+
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LOOKS = {
     "wide": {"viewport": WIDE},
@@ -32,12 +34,14 @@ def open_view(visitor, name: str):
     while time.monotonic() < deadline:  # what an accordion holds is drawn only after it opened
         if tab.count() and tab.is_visible():
             tab.click()
+            settle(page)
             return
         for menu in page.locator(".overflow-menu:visible").all():
             menu.locator("> button").click()
             hidden = menu.locator(".overflow-dropdown button", has_text=name)
             if hidden.count():
                 hidden.first.click()
+                settle(page)
                 return
             menu.locator("> button").click()
         page.wait_for_timeout(200)

@@ -54,10 +54,6 @@ def after(visit, home):
     return after
 
 
-def unfold(visitor, title: str):
-    visitor.page.get_by_role("button", name=title).first.click()
-
-
 def copied(visitor, box) -> str:
     """What the copy button of a text box puts on the clipboard."""
     box.get_by_role("button", name=re.compile("copy", re.IGNORECASE)).click()
@@ -97,7 +93,7 @@ def test_the_answers_can_be_scrubbed(after):
 def test_a_note_a_name_and_a_deletion_that_is_asked_about(after, home):
     visitor = after("named-first")
     page = visitor.page
-    unfold(visitor, "Run card, note and name")
+    visitor.unfold("Run card, note and name")
     page.locator(".card").get_by_text("Repeat it").wait_for()
     visitor.field("Note").fill("For Tuesday's class")
     page.get_by_role("button", name="Keep the note").click()
@@ -128,7 +124,7 @@ def test_a_note_of_another_tab_is_shown_before_it_is_replaced(after, visit, home
     theirs.open("Fine-tune")
     theirs.page.locator(".run-state").get_by_text("noted").first.wait_for()
     for visitor in (theirs, mine):
-        unfold(visitor, "Run card, note and name")
+        visitor.unfold("Run card, note and name")
         visitor.page.locator(".card").get_by_text("Repeat it").wait_for()
 
     def keep(visitor, note):
@@ -149,7 +145,7 @@ def test_a_note_of_another_tab_is_shown_before_it_is_replaced(after, visit, home
 def test_what_is_exported_downloaded_and_copied(after, home, tmp_path):
     visitor = after("taken")
     page = visitor.page
-    unfold(visitor, "Export")
+    visitor.unfold("Export")
     packed = downloaded(visitor, "Adapter (zip)")
     assert packed.suggested_filename == "taken-adapter.zip"
     packed.save_as(tmp_path / "adapter.zip")
@@ -173,9 +169,9 @@ def test_what_is_exported_downloaded_and_copied(after, home, tmp_path):
 def test_the_form_says_its_command_line_and_whether_7b_fits(after):
     visitor = after("asked")
     page = visitor.page
-    unfold(visitor, "The same from the command line")
+    visitor.unfold("The same from the command line")
     assert copied(visitor, page.locator(".command:visible").first).startswith("playground train --recipe tool-calling")
-    unfold(visitor, "Would it fit on another device?")  # the one click
+    visitor.unfold("Would it fit on another device?")  # the one click
     page.locator(".fit table").get_by_text("weights").wait_for()
     refused = page.locator(".fit.red", has=page.locator("table"))  # rows as long as max length allows, eight at once
     refused.get_by_text("The cheapest changes that would make it fit").wait_for()
@@ -188,7 +184,7 @@ def test_two_runs_beside_each_other(after, home):
     finished(home, "left", rank=4)
     visitor = after("right")
     page = visitor.page
-    unfold(visitor, "Compare runs")
+    visitor.unfold("Compare runs")
     for name in ("left", "right"):
         visitor.choose("Runs to compare", name)
     table = page.locator(".compare")
@@ -204,7 +200,7 @@ def test_it_can_be_read_everywhere(after, home, look):
     finished(home, f"beside-{width}{look.get('color_scheme', '')}", rank=4)
     visitor = after(f"read-{width}{look.get('color_scheme', '')}", **look)
     for title in ("Run card, note and name", "Export", "Compare runs", "Would it fit on another device?"):
-        unfold(visitor, title)
+        visitor.unfold(title)
     visitor.page.locator(".card").get_by_text("Repeat it").wait_for()
     visitor.page.locator(".fit table").get_by_text("weights").wait_for()
     assert visitor.fits()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.browser.test_train_after import downloaded, finished, unfold
+from tests.browser.test_train_after import downloaded, finished
 from tests.hub import running
 
 TOKEN, WRONG = "hf_right_4711", "hf_wrong_4711"
@@ -30,7 +30,7 @@ def exporting(world, visit):
         visitor = visit(world.app.url, **context)
         visitor.open("Fine-tune")
         visitor.page.locator(".run-state").get_by_text("pushed").first.wait_for()
-        unfold(visitor, "Export")
+        visitor.unfold("Export")
         visitor.choose("Export", "Push the adapter")
         visitor.field("Repository").fill("ada/pushed")
         return visitor
