@@ -37,7 +37,7 @@ CSS = """
 .lane .lane-settings button.label-wrap { min-height: 3em; font-weight: 600; align-items: flex-start; }
 .lane .lane-settings button.label-wrap > .icon { align-self: flex-start; }
 .lane .lane-status {
-  font-size: var(--text-sm); color: var(--body-text-color-subdued); min-height: 1.5em; padding: 0 4px;
+  font-size: var(--text-sm); color: var(--body-text-color-subdued); min-height: 3em; padding: 0 4px;
 }
 .lane .lane-status.failed { color: #a32019; overflow-wrap: anywhere; }
 .dark .lane .lane-status.failed { color: #ff9c94; }
