@@ -83,6 +83,8 @@ def vote(services: Services, view: View, choice: str, chat: Chat, left: int, rig
         lane, reply = chat.lanes[index], chat.replies[index]
         if reply is None:
             raise PlaygroundError(f"lane {index + 1} has not answered; choose a lane that has")
+        if reply.error:
+            raise PlaygroundError(f"lane {index + 1} failed; choose a lane that has answered, or regenerate it")
         settings = {"model": lane.model, "adapter": lane.adapter, "template": lane.template, **asdict(lane.sampling)}
         if chat.left_out[index]:
             settings["left_out"] = str(chat.left_out[index])
