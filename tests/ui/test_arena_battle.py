@@ -422,6 +422,14 @@ def test_unusable_votes_are_said_on_the_page(services):
     assert "not a database" in session.opened(services)[3]
 
 
+def test_the_line_about_the_session_is_sent_where_it_has_changed(services):
+    line = session.where_else(services, None)
+    assert line == session.where(services)
+    assert session.where_else(services, line) == gr.skip()
+    services.votes.open_session("Monday")
+    assert "Monday" in session.where_else(services, line)
+
+
 def test_a_lane_that_is_gone_is_no_longer_drawn(services, view, adapter):
     services.engine.infos = [adapter("tuned")]
     session.set_pool(

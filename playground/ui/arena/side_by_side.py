@@ -12,7 +12,7 @@ from playground.services.votes import Refused, Side
 from playground.ui import endpoints, more_models, token_view
 from playground.ui.arena import compare, snapshot
 from playground.ui.arena.chat import EDIT, Chat, LaneView, View, clear, edit, regenerate, send, stop
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, sparing
 from playground.ui.lanes import (
     MAX_LANES,
     PRESETS,
@@ -225,8 +225,9 @@ def build(services: Services) -> View:
         )
     # finished runs and fetched models appear without a restart; votes of other visitors are counted
     fresh = [totals, *(c for v in views for c in (v.model, v.adapter))]
-    gr.on(None, partial(refresh, services, view), None, fresh, **QUIET)  # when the page opens
-    gr.Timer(10).tick(partial(refresh, services, view), None, fresh, **QUIET)
+    sent = gr.State()
+    look = sparing(partial(refresh, services, view), fresh)
+    gr.on([gr.context.Context.root_block.load, gr.Timer(10).tick], look, sent, [*fresh, sent], **QUIET)
     return view
 
 
