@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from playground.config import SamplingConfig
+from playground.core.jsonl import printable
 from playground.core.messages import Conversation
 from playground.core.server_events import events, no_event, whole
 from playground.core.streaming import without_thinking
@@ -33,6 +34,7 @@ from playground.services.replies import Reply
 CONNECT, READ = 10.0, 60.0  # seconds to be reached in, and between two pieces of an answer
 WHOLE = 900.0  # seconds for all of it
 MAX_CHARACTERS = 400_000
+MAX_CALLS = 100
 MAX_REFUSAL = 64 * 2**10  # bytes that are read of an error's page
 MAX_SENTENCE = 400  # characters of what a server says that are shown
 SECRET = 8  # characters of a key that is one: servers that ask for none are given "none" or "EMPTY"
@@ -117,6 +119,7 @@ class RemoteReply(Reply):
         self.endpoint, self.body, self.pieces = endpoint, body, 0
         self._held = ""  # an end of the text that is not shown yet: see `_grow`
         self._thinking = False
+        self._called = 0  # characters of its calls
 
     @property
     def count(self) -> int:
@@ -179,7 +182,7 @@ class RemoteReply(Reply):
             for event in self._events(response):
                 if self.done:
                     return True
-                if event.get("error"):
+                if event.get("error") or event.get("object") == "error":  # as vLLM sends it in a stream
                     raise PlaygroundError(f"stopped with: {_message(event)}")
                 for delta, ended in _deltas(event):
                     self._take(delta, calls)
@@ -199,10 +202,10 @@ class RemoteReply(Reply):
 
     def _events(self, response: httpx.Response) -> Iterator[dict]:
         """The events of an answer; one that was not streamed, though that was asked for, is one event."""
-        parts = self._parts(response)
-        if response.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
-            return iter([whole(parts)])
-        return events(parts)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "text/html":
+            raise PlaygroundError("answered with a web page; the address must be that of its API, often ending in /v1")
+        return iter([whole(self._parts(response))]) if kind == "application/json" else events(self._parts(response))
 
     def _parts(self, response: httpx.Response) -> Iterator[bytes]:
         """The bytes of an answer while somebody wants them, for WHOLE seconds at most: comments alone keep a
@@ -228,14 +231,15 @@ class RemoteReply(Reply):
         if text:
             self._think(False)
             self._grow(text)
-        if len(self.text) > MAX_CHARACTERS:
-            raise PlaygroundError(f"wrote more than {MAX_CHARACTERS:,} characters; the rest was left out")
         for part in delta.get("tool_calls") or []:
             place = part.get("index")
             call = calls.setdefault(len(calls) if place is None else place, {"name": "", "arguments": ""})
             function = part.get("function") or {}
             call["name"] += function.get("name") or ""
             call["arguments"] += function.get("arguments") or ""
+            self._called += len(function.get("name") or "") + len(function.get("arguments") or "")
+        if len(self.text) + self._called > MAX_CHARACTERS or len(calls) > MAX_CALLS:
+            raise PlaygroundError(f"wrote more than {MAX_CHARACTERS:,} characters; the rest was left out")
 
     def _think(self, thinking: bool) -> None:
         """Put the marker between thinking and answer where one ends and the other begins."""
@@ -284,7 +288,7 @@ def request(endpoint: Endpoint, sampling: SamplingConfig, conversation: Conversa
         body["tools"] = conversation.tools
     if stops:
         body["stop"] = list(stops)[:MAX_STOPS]
-    return body
+    return printable(body)
 
 
 def _said(messages: list[dict]) -> list[dict]:

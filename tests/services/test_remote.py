@@ -217,6 +217,19 @@ def test_an_answer_that_was_not_streamed_is_read_whole(ask, indent):
         ((200, JSON, '{"id": 1}'), "far broke off before its answer was whole"),
         ((200, JSON, '{"error": "out of memory"}'), "far stopped with: out of memory"),
         ((200, JSON, " " * 5_000_000), "far sent an answer of more than 4 MB"),
+        (
+            (200, {"content-type": "text/html; charset=utf-8"}, "<html>"),
+            "far answered with a web page; the address must",
+        ),
+        ((200, {}, sse({"object": "error", "message": "out of memory"})), "far stopped with: out of memory"),
+        (
+            (200, {}, sse(*[delta(tool_calls=[{"index": 0, "function": {"arguments": "x" * 90_000}}])] * 5)),
+            "far wrote more than 400,000 characters; the rest was left out",
+        ),
+        (
+            (200, {}, sse(*[delta(tool_calls=[{"index": number}]) for number in range(101)])),
+            "far wrote more than 400,000 characters",
+        ),
         ((401, {}, '{"error": {"message": "no sk-very-secret here"}}'), "far refused the key (HTTP 401): no … here"),
         ((404, {}, ""), "far knows neither this model nor this address (HTTP 404)"),
         (
@@ -335,6 +348,12 @@ def test_neither_half_a_character_nor_the_key_is_ever_shown(ask, pieces, whole):
     for text in shown:
         text.encode()  # no half of a character
         assert whole.startswith(text)
+
+
+def test_half_a_character_in_a_question_is_sent_as_a_whole_one(ask):
+    reply = ask((200, {}, sse(delta("stop", content="hi"))), Conversation([{"role": "user", "content": "a \ud83d"}]))
+    assert reply.wait(10)
+    assert (reply.text, Stub.asked[0][2]["messages"][0]["content"]) == ("hi", "a ?")
 
 
 def test_a_key_that_is_none_changes_no_reply(ask, stub, monkeypatch):

@@ -294,6 +294,28 @@ def test_a_lane_that_waits_says_how_many_are_before_it(services, view, monkeypat
     assert "waiting, 3 before it …" in first[view.lanes[2].status]
 
 
+def test_half_a_character_is_neither_shown_nor_kept(services, view):
+    chat = Chat()
+    enqueue(services, "one", "uno")
+    lanes = [(*LANES[0][:4], "Be \ud83d brief."), LANES[1]]
+    shown = send(services, view, chat, prompt="a \ud83d b", lanes=lanes, count=2)
+    assert texts(shown[view.lanes[0].chatbot])[0] == ("user", "a ? b")
+    side_by_side.vote(services, view, "left", chat, 0, 1)
+    assert services.votes.export()[0]["left_messages"][0]["content"] == "Be ? brief."
+
+
+def test_a_reply_that_another_round_has_displaced_is_ended(services, view):
+    chat = Chat()
+    enqueue(services, ["a", "b", "c"], ["x", "y", "z"], ["n", "e", "w", "e", "r"])
+    rounds = side_by_side.send(services, view, chat, "Hi", "", False, True, 2, *values())
+    next(rounds)
+    other = chat.replies[0]
+    chat.replies[0] = services.engine.replies([(other.lane, other.conversation)])[0]
+    next(rounds)
+    assert (other.finish_reason, chat.replies[0].finish_reason) == ("cancelled", None)
+    rounds.close()
+
+
 def test_markup_in_messages_and_replies_is_shown_not_obeyed(services, view):
     enqueue(services, [EVIL, "<tool_call>&amp;"])
     shown = send(services, view, Chat(), prompt=EVIL, count=1)

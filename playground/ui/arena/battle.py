@@ -13,6 +13,7 @@ import gradio as gr
 
 from playground.config import SamplingConfig
 from playground.core import battles
+from playground.core.jsonl import printable
 from playground.core.messages import Conversation
 from playground.errors import Busy, PlaygroundError
 from playground.services.votes import Battle, Refused, Side, Ticket
@@ -203,6 +204,7 @@ def ask(services: Services, view: View, duel: Duel, source: str, category: str, 
     """Draw two lanes, ask both at once, store what they say; then the vote is open. Before it: ask both a follow-up."""
     if duel.busy:
         raise PlaygroundError("both lanes are still answering; wait, or press Stop")
+    prompt = printable(prompt)
     if duel.tickets:
         yield from _go_on(services, view, duel, source, prompt)
         return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
+from playground.core.jsonl import printable
 from playground.core.messages import Conversation
 from playground.core.tools import TOOLS, schemas
 from playground.errors import PlaygroundError
@@ -94,6 +95,7 @@ def send(services, view, chat, prompt, system, tools, sanitize, count, *values) 
     """Ask all lanes at once and show their answers as they come."""
     if chat.busy:
         raise PlaygroundError("the lanes are still answering; press Stop first")
+    prompt, system, *values = printable([prompt, system, *values])
     if not prompt.strip():
         raise PlaygroundError("write a prompt first, or pick one of the examples")
     if len(prompt) > MAX_CHARACTERS:
@@ -142,6 +144,7 @@ def regenerate(services, view, index, chat, system, tools, sanitize, count, *val
         raise PlaygroundError("nothing has been asked yet; write a prompt and send it")
     if not chat.histories[again[0]]:
         raise PlaygroundError(f"lane {index + 1} has not been asked anything yet")
+    system, *values = printable([system, *values])
     lanes, systems = read_lanes(services, count, sanitize, values), read_systems(count, system, values)
     asked = {}
     for i in again:
@@ -184,7 +187,8 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
             update[view.lanes[index].again] = gr.update(interactive=False)
         while running:
             for index, reply in list(running.items()):
-                if chat.replies[index] is not reply:  # this lane was cleared meanwhile
+                if chat.replies[index] is not reply:  # this lane was cleared meanwhile, or asked again at the same time
+                    reply.cancel()
                     del running[index]
                     continue
                 done = reply.done  # read before the text, so that the last text is never missed
