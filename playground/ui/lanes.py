@@ -151,11 +151,16 @@ def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) ->
     return lanes
 
 
-def check_here(services: Services, lane: Lane) -> None:
-    """Raise PlaygroundError for a model that is not among those on offer, but on this machine's own page: a folder's
-    path is for that one alone, others must not find out which folders there are."""
-    if not is_local(services.host) and lane.model not in (known := [name for _, name in model_choices(services)]):
-        raise PlaygroundError(f"choose one of the models that are here: {', '.join(known)}")
+def check_here(services: Services, model: str, template: str = "") -> None:
+    """Raise PlaygroundError for a model or template that is not on offer, but on this machine's own page: a folder's
+    or a file's path is for that one alone, others must not find out what there is."""
+    if is_local(services.host):
+        return
+    here = [name for _, name in model_choices(services)]
+    if model not in (*here, *(entry.name for entry in services.sources.entries())):
+        raise PlaygroundError(f"choose one of the models that are here: {', '.join(here)}")
+    if template and template not in [key for _, key in template_choices(services)]:
+        raise PlaygroundError("choose one of the templates of the list")
 
 
 def read_systems(count: int, shared: str, values: tuple) -> list[str]:

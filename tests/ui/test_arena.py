@@ -251,11 +251,13 @@ def test_lanes_for_which_there_is_no_place_fail_alone(services, view, monkeypatc
     assert "64 requests are waiting" in shown[view.lanes[2].status]
 
 
-def test_a_folder_of_this_machine_is_no_lane_of_others(services, view):
+def test_a_path_of_this_machine_is_no_lane_of_others(services, view):
     services = replace(services, host="0.0.0.0")
     enqueue(services, "one")
-    shown = send(services, view, Chat(), lanes=[LANES[0], ("/etc", "", "plain", None, "")], count=2)
+    others = [("/etc", "", "plain", None, ""), (MODEL, "", "/srv/secret.jinja", None, "")]
+    shown = send(services, view, Chat(), lanes=[LANES[0], *others])
     assert f"choose one of the models that are here: {MODEL}" in shown[view.lanes[1].status]
+    assert "choose one of the templates of the list" in shown[view.lanes[2].status]
     assert [reply.lane.model for reply in services.engine.asked] == [MODEL]
 
 

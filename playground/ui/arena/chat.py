@@ -231,7 +231,7 @@ def _start(services, requests: dict, visitor: str) -> list[tuple]:
     fitted, replies, errors = {}, {}, {}
     for index, (lane, conversation) in requests.items():
         try:
-            check_here(services, lane)
+            check_here(services, lane.model, lane.template)
             fitted[index] = services.engine.fitted(lane, conversation)
         except PlaygroundError as error:
             errors[index] = error

@@ -11,7 +11,7 @@ from playground.services import ask_model
 from playground.services.engine import Lane
 from playground.services.tool_limits import ToolLimits
 from playground.ui.common import QUEUED, QUIET, Services, shown, sparing
-from playground.ui.lanes import model_choices
+from playground.ui.lanes import check_here, model_choices
 from playground.ui.own_tools import offered
 from playground.ui.tools.choices import adapter_choices
 
@@ -58,6 +58,7 @@ def with_model(
     """One model is asked at a time: the next takes the last one's place."""
     if not model:
         raise PlaygroundError("choose the model that shall be asked")
+    check_here(services, model)
     sampling = SamplingConfig(temperature=0.0, max_new_tokens=TOKENS)
     lane = Lane(model, adapter or None, "", sampling)
     services.engine.template(lane)  # says at once what cannot be asked
