@@ -574,6 +574,16 @@ def test_there_is_no_vote_on_a_lane_that_failed(services, view):
     assert not send(services, view, Chat(), count=2)[view.vote_buttons[0]]["interactive"]
 
 
+def test_there_is_no_vote_on_two_lanes_that_are_set_alike(services, view):
+    chat = Chat()
+    enqueue(services, "one", "uno", "eins")
+    send(services, view, chat, lanes=[LANES[0], LANES[0], LANES[1]])
+    with pytest.raises(PlaygroundError, match="lanes 1 and 2 are set alike"):
+        side_by_side.vote(services, view, "left", chat, 0, 1)
+    side_by_side.vote(services, view, "left", chat, 0, 2)
+    assert len(services.votes.rows()) == 1
+
+
 def test_there_is_nothing_to_vote_on_before_a_round_nor_with_one_lane(services, view):
     chat = Chat()
     with pytest.raises(PlaygroundError, match="nothing to vote on"):

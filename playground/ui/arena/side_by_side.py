@@ -89,6 +89,8 @@ def vote(services: Services, view: View, choice: str, chat: Chat, left: int, rig
         if chat.left_out[index]:
             settings["left_out"] = str(chat.left_out[index])
         sides.append(Side(lane.label, settings, chat.asked[index], reply.text))
+    if sides[0].name == sides[1].name:
+        raise PlaygroundError(f"lanes {left + 1} and {right + 1} are set alike, so a vote on them says nothing")
     try:
         services.votes.add(chat.battle, *sides, choice, session=services.votes.session().name)
     except Refused:  # the second of two clicks at once
