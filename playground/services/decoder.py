@@ -218,6 +218,10 @@ class Decoder(threading.Thread):
             except PlaygroundError as error:
                 reply.finish("error", str(error))
                 continue
+            except Exception as error:  # such as a folder that goes while it is read: the others' rows go on
+                log.exception("%s cannot be started", reply.lane.name)
+                reply.finish("error", f"{reply.lane.name} could not be started: {error}")
+                continue
             stream = Stream(reply, tokenizer, self.end_ids)
             sampler = Sampler(reply.lane.sampling, reply.prompt.ids)
             if reply.guide is not None:

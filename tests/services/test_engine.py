@@ -248,6 +248,19 @@ def test_an_adapter_deleted_meanwhile_fails_in_its_lane_alone(engine, home, monk
     finish(without)
 
 
+def test_an_adapter_whose_files_go_while_it_is_read_ends_no_other_reply(engine, home, monkeypatch):
+    info, decoder = engine.adapter("tuned"), engine._decoder(str(home / "tiny"))
+    long = replace(GREEDY, max_new_tokens=100)
+    running = engine.reply(lane(home, sampling=long), ask())
+    next(iter(running))
+    with decoder.wake:
+        with_adapter, without = engine.replies([(lane(home, adapter="tuned"), ask()), (lane(home), ask())])
+        monkeypatch.setattr(engine, "adapter", lambda name: replace(info, folder=home / "gone"))
+    assert with_adapter.wait(60)
+    assert (with_adapter.finish_reason, "could not be started" in with_adapter.error) == ("error", True)
+    finish(running, without)
+
+
 def test_a_fault_while_decoding_ends_the_replies_and_not_the_engine(engine, home, monkeypatch):
     finish(engine.reply(lane(home), ask()))
     decoder = engine._decoder(str(home / "tiny"))
