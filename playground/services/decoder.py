@@ -249,7 +249,7 @@ class Decoder(threading.Thread):
 
     def _deliver(self, streams: list["Stream"], tokens: list[int | None]) -> None:
         self.batch.keep(
-            [i for i, (stream, token) in enumerate(zip(streams, tokens, strict=True)) if stream.take(token)]
+            [i for i, (stream, token) in enumerate(zip(streams, tokens, strict=True)) if _goes_on(stream, token)]
         )
 
 
@@ -257,15 +257,13 @@ class Stream:
     """Turns one row's tokens into text on its reply, and decides when the row is finished."""
 
     def __init__(self, reply: Reply, tokenizer: Tokenizer, end_ids: frozenset[int]):
-        from tokenizers.decoders import DecodeStream
-
         from playground.core.generation import StopWatcher
 
         self.reply = reply
         self.backend = tokenizer.backend
         self.end_ids = end_ids
-        # special tokens stay visible: a lane shows exactly what its model wrote
-        self.decode = DecodeStream(skip_special_tokens=False)
+        self.decode = _decode_stream()
+        self.undecoded: list[int] = []  # tokens since the last text
         self.watcher = StopWatcher(reply.stops)
 
     def take(self, token: int | None) -> bool:
@@ -281,7 +279,7 @@ class Stream:
             reply.add(token, self.watcher.flush())
             reply.finish("stop")
             return False
-        reply.add(token, self.watcher.feed(self.decode.step(self.backend, token) or ""))
+        reply.add(token, self.watcher.feed(self._text(token)))
         if self.watcher.stopped:
             reply.finish("stop")
             return False
@@ -294,6 +292,39 @@ class Stream:
             reply.finish("length")
             return False
         return True
+
+    def _text(self, token: int) -> str:
+        """The text that `token` completes, often none yet."""
+        self.undecoded.append(token)
+        try:
+            text = self.decode.step(self.backend, token)
+        except Exception as error:
+            # Bytes that make no character turn what stood before them into "�" too, also what was given out; tokenizers
+            # (0.23) then refuses to go on, with no other type than this: github.com/vllm-project/vllm/pull/19449
+            if "Invalid prefix" not in str(error):
+                raise
+            self.decode = _decode_stream()
+            text = "".join(self.decode.step(self.backend, one) or "" for one in self.undecoded)
+        if text:
+            self.undecoded.clear()
+        return text or ""
+
+
+def _decode_stream():
+    from tokenizers.decoders import DecodeStream
+
+    # special tokens stay visible: a lane shows exactly what its model wrote
+    return DecodeStream(skip_special_tokens=False)
+
+
+def _goes_on(stream: Stream, token: int | None) -> bool:
+    """Whether the row goes on after `token`; a fault in what is made of it ends this row alone."""
+    try:
+        return stream.take(token)
+    except Exception as error:
+        log.exception("a reply of %s failed", stream.reply.lane.name)
+        stream.reply.finish("error", f"decoding failed: {error}")
+        return False
 
 
 def whole_name(adapter: str | None) -> str:

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from playground.services import engine as engine_module
 from playground.services.engine import Engine, Lane, Reply
 from playground.services.remote import Endpoint
 from playground.services.sources import Sources
+from tests.conftest import metaspace
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -168,6 +170,32 @@ def test_a_reply_cut_within_a_character_shows_no_part_of_it(engine, home):
     for token in tokenizer.backend.encode("a👩").ids[:4]:
         stream.take(token)
     assert (reply.text, reply.finish_reason) == ("a", "length")
+
+
+def test_bytes_that_make_no_character_end_no_reply(home):
+    """Of a tokenizer with byte fallback (Llama 2, Gemma): "A" and half a character, as bytes, then a word."""
+    backend = metaspace()
+    ids = [backend.token_to_id(token) for token in ("▁user", "<0x41>", "<0xE3>", "▁I", "s")]
+    assert None not in ids
+    reply = Reply(lane(home), Rendered("", [], "none", []))
+    stream = decoder.Stream(reply, SimpleNamespace(backend=backend), frozenset())
+    for token in ids:
+        assert stream.take(token)
+    assert reply.text == "userA� Is"
+
+
+def test_a_row_whose_text_cannot_be_made_ends_alone(engine, home, monkeypatch):
+    take = decoder.Stream.take
+
+    def broken(self, token):
+        if token is not None and self.reply.lane.label == "broken":
+            raise RuntimeError("no text")
+        return take(self, token)
+
+    monkeypatch.setattr(decoder.Stream, "take", broken)
+    bad, good = engine.replies([(lane(home, label="broken"), ask()), (lane(home), ask())])
+    finish(good)
+    assert (bad.finish_reason, bad.error) == ("error", "decoding failed: no text")
 
 
 def test_cancel_ends_one_row_and_leaves_the_other(engine, home):
