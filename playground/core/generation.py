@@ -10,6 +10,7 @@ Rows are padded on the left and masked, so a row's tokens do not depend on its n
 bf16 the shape of a matrix product changes its rounding, so a long reply may part ways).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -113,9 +114,13 @@ class Row:
     reused: int = 0  # of them, those of the prompt that had been read before
     alternatives: int = 0  # so many of the likeliest tokens are noted with each choice
     choices: list[Choice] = field(default_factory=list)
+    finite: bool = True  # whether the newest logits were numbers; the token of others says nothing
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token, from the logits [vocabulary] on the CPU."""
+        self.finite = math.isfinite(logits.max())
+        if not self.finite:
+            return 0
         token = self._choose(logits)
         if self.alternatives:
             self.choices.append(choice(logits, token, self.alternatives))

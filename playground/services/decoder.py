@@ -132,10 +132,9 @@ class Decoder(threading.Thread):
                 if joining:
                     self._admit(joining)
                 elif self.batch.rows:
-                    streams = [row.tag for row in self.batch.rows]
-                    with unit(TOKEN_COST + len(streams)):
+                    with unit(TOKEN_COST + len(self.batch.rows)):
                         tokens = self.batch.step()
-                    self._deliver(streams, tokens)
+                    self._deliver(tokens)
             except Exception as error:
                 # one fault (out of memory, a device error) must not end the thread, nor leave anyone waiting
                 log.exception("decoding on %s failed", self.model_name)
@@ -230,8 +229,7 @@ class Decoder(threading.Thread):
             rows.append(Row(reply.prompt.ids, adapter, sampler, stream, reply.guide, **noted))
         if rows:
             tokens = self.batch.add(rows)
-            others = [row.tag for row in self.batch.rows[: -len(rows)]]
-            self._deliver(others + [row.tag for row in rows], [None] * len(others) + tokens)
+            self._deliver([None] * (len(self.batch.rows) - len(rows)) + tokens)
 
     def _adapter(self, name: str | None) -> str | None:
         """The adapter's key in the bank, loaded if need be; a folder written again is loaded again."""
@@ -247,9 +245,10 @@ class Decoder(threading.Thread):
                     self.bank.drop(old)
         return key
 
-    def _deliver(self, streams: list["Stream"], tokens: list[int | None]) -> None:
+    def _deliver(self, tokens: list[int | None]) -> None:
+        """Write down the token of each row (None: it was not stepped), and keep the rows that go on."""
         self.batch.keep(
-            [i for i, (stream, token) in enumerate(zip(streams, tokens, strict=True)) if _goes_on(stream, token)]
+            [i for i, (row, token) in enumerate(zip(self.batch.rows, tokens, strict=True)) if _goes_on(row, token)]
         )
 
 
@@ -317,13 +316,17 @@ def _decode_stream():
     return DecodeStream(skip_special_tokens=False)
 
 
-def _goes_on(stream: Stream, token: int | None) -> bool:
+def _goes_on(row, token: int | None) -> bool:
     """Whether the row goes on after `token`; a fault in what is made of it ends this row alone."""
+    reply = row.tag.reply
+    if not row.finite:
+        reply.finish("error", f"{reply.lane.name} no longer computes numbers (NaN, or infinite ones)")
+        return False
     try:
-        return stream.take(token)
+        return row.tag.take(token)
     except Exception as error:
-        log.exception("a reply of %s failed", stream.reply.lane.name)
-        stream.reply.finish("error", f"decoding failed: {error}")
+        log.exception("a reply of %s failed", reply.lane.name)
+        reply.finish("error", f"decoding failed: {error}")
         return False
 
 

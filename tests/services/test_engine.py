@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -182,6 +183,27 @@ def test_bytes_that_make_no_character_end_no_reply(home):
     for token in ids:
         assert stream.take(token)
     assert reply.text == "userA� Is"
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(float("nan"), "its training diverged"), (1e30, "no longer computes numbers")],
+)
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_an_adapter_that_diverged_ends_its_own_reply_alone(
+    engine, home, tmp_path, monkeypatch, number, sentence, temperature
+):
+    save_adapter(tmp_path / "diverged", tiny_model(), "tiny")
+    weights = tmp_path / "diverged/adapter_model.safetensors"
+    save_file({name: torch.full_like(value, number) for name, value in load_file(weights).items()}, weights)
+    monkeypatch.setattr(engine_module, "adapter_folders", lambda paths: [tmp_path / "diverged"])
+    sampling = replace(GREEDY, temperature=temperature)
+    plain = lane(home, sampling=sampling)
+    bad, good = engine.replies([(lane(home, adapter="diverged", sampling=sampling), ask()), (plain, ask())])
+    together = finish(good)
+    assert bad.wait(60)
+    assert (bad.finish_reason, sentence in bad.error, bad.text) == ("error", True, "")
+    assert together == finish(engine.reply(plain, ask()))
 
 
 def test_a_row_whose_text_cannot_be_made_ends_alone(engine, home, monkeypatch):
