@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ratings.add_argument(
         "--votes",
         required=True,
-        help="JSONL, JSON, CSV or Parquet with left, right and winner (left, right, tie, both bad)",
+        help="JSONL, JSON, CSV or Parquet with left, right and winner (left, right, tie, both bad), or as LMSYS names "
+        "them: model_a, model_b and winner",
     )
     ratings.add_argument(
         "--method",
@@ -102,9 +103,9 @@ def rate(args: argparse.Namespace) -> dict:
         raise PlaygroundError(f"bootstraps must be between 1 and 10,000, got {args.bootstraps:,}")
     from playground.core import ratings
     from playground.core.datasets import read_rows
-    from playground.core.vote_files import judge_of
+    from playground.core.vote_files import judge_of, named
 
-    rows = read_rows(Path(args.votes))
+    rows = [named(row) for row in read_rows(Path(args.votes))]
     # votes of judges stand in a file of ours too; they are never mixed with those of people
     chosen = [row for row in rows if (judge_of(row.get("judge")) or None) == args.judge]
     tally = ratings.count(chosen)

@@ -58,6 +58,12 @@ def read_weights(model: torch.nn.Module, folder: Path, weight: Callable[[str], t
         ) from None
     except Exception as error:
         raise PlaygroundError(f"adapter {folder.name} cannot be read: {error}") from error
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        # 0 × NaN is NaN: beside other rows it would make theirs into none, too (see core.adapters)
+        raise PlaygroundError(
+            f"adapter {folder.name} holds NaN or infinite numbers: its training diverged; train again, with a lower "
+            "learning rate"
+        )
     kind = config.get("peft_type")
     if kind == "PROMPT_TUNING":
         return Weights(soft=_soft_prompt(model, folder, config, tensors))

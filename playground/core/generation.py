@@ -26,6 +26,7 @@ from playground.errors import PlaygroundError
 # So many of the likeliest are looked at first: nearly always enough to hold top_p. Where even the second is not, all
 # tokens are sorted, which takes thirty times as long.
 CANDIDATES = (512, 4096)
+LOOKED_AT = 8  # logits, for whether they are numbers
 
 
 class Sampler:
@@ -113,9 +114,14 @@ class Row:
     reused: int = 0  # of them, those of the prompt that had been read before
     alternatives: int = 0  # so many of the likeliest tokens are noted with each choice
     choices: list[Choice] = field(default_factory=list)
+    finite: bool = True  # whether the newest logits were numbers; the token of others says nothing
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token, from the logits [vocabulary] on the CPU."""
+        # a hidden state that is no number makes all logits none; to look at each would take as long as the sampling
+        self.finite = bool(logits[:LOOKED_AT].isfinite().any())
+        if not self.finite:
+            return 0
         token = self._choose(logits)
         if self.alternatives:
             self.choices.append(choice(logits, token, self.alternatives))

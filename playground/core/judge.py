@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from playground.core.streaming import without_thinking
+
 LEFT, RIGHT, TIE, BOTH_BAD = "left", "right", "tie", "both bad"
 SYSTEM = (
     "Act as an impartial judge. Two AI assistants have answered the user's question shown below; decide which of them "
@@ -69,8 +71,11 @@ def question_of(sent: Sequence[Mapping]) -> str:
 
 
 def verdict(text: str) -> str | None:
-    """ "A", "B" or "C" where the judge gave exactly one of them (it may repeat it); None otherwise."""
-    found = set(_VERDICT.findall(text))
+    """ "A", "B" or "C" where the judge gave exactly one of them (it may repeat it); None otherwise.
+
+    What it thought before it answered does not count: there it may weigh all of them.
+    """
+    found = set(_VERDICT.findall(without_thinking(text)))
     return found.pop() if len(found) == 1 else None
 
 

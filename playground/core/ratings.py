@@ -217,7 +217,7 @@ def style_controlled(tally: Tally, rounds: int = 0, seed: int = 0) -> tuple[np.n
 
 def _logistic(left, right, score, lengths, weights, size: int, tolerance: float = 1e-10) -> tuple[np.ndarray, float]:
     """Newton's method for (θ with mean 0, β); a small ridge holds β where the lengths alone would decide every vote."""
-    theta, beta, ridge = np.zeros(size), 0.0, 1e-3
+    theta, beta, ridge, squares = np.zeros(size), 0.0, 1e-3, lengths**2
     for _ in range(100):
         chance = 1 / (1 + np.exp(-(theta[left] - theta[right] + beta * lengths)))
         pull, weight = weights * (score - chance), weights * chance * (1 - chance)
@@ -228,8 +228,9 @@ def _logistic(left, right, score, lengths, weights, size: int, tolerance: float 
         hessian = np.zeros((size + 1, size + 1))
         hessian[:size, :size] = np.diag(met.sum(1)) - met + 1 / size + 1e-12 * np.eye(size)
         hessian[size, :size] = hessian[:size, size] = across
-        hessian[size, size] = weight @ lengths**2 + ridge
-        step = np.linalg.solve(hessian, np.append(gradient, pull @ lengths - ridge * beta))
+        # sums, no dot products: those wake BLAS's threads for each, which wait for cores that are decoding
+        hessian[size, size] = (weight * squares).sum() + ridge
+        step = np.linalg.solve(hessian, np.append(gradient, (pull * lengths).sum() - ridge * beta))
         step *= min(1.0, 2.0 / max(np.abs(step).max(), 1e-300))
         theta, beta = theta + step[:size], beta + step[size]
         if np.abs(step).max() < tolerance:

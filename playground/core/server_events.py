@@ -22,13 +22,27 @@ def events(parts: Iterable[bytes]) -> Iterator[dict]:
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
             return
-        try:
-            event = json.loads(data)
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict):
-            raise no_event(data)
-        yield event
+        yield _object(data)
+
+
+def whole(parts: Iterable[bytes]) -> dict:
+    """The object of an answer that was not streamed. Raises PlaygroundError for what is none."""
+    held = bytearray()
+    for part in parts:
+        held += part
+        if len(held) > MAX_LINE:
+            raise PlaygroundError(f"sent an answer of more than {MAX_LINE // 2**20} MB")
+    return _object(held.decode("utf-8", "replace"))
+
+
+def _object(data: str) -> dict:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise no_event(data)
+    return value
 
 
 def no_event(data) -> PlaygroundError:

@@ -104,6 +104,14 @@ def close_outside_strings(close: str) -> Callable[[str, int], int]:
     return end
 
 
+_THINKING = re.compile(r"\A\s*<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
+
+
+def without_thinking(reply: str) -> str:
+    """A reply without the `<think>…</think>` that it begins with: what a reader of its answer alone takes."""
+    return _THINKING.sub("", reply)
+
+
 def _read_span(text: str, position: int, body: int, marker: Marker, final: bool) -> tuple[Span, int]:
     end = marker.end(text, body) if marker.end else text.find(marker.close, body)
     if isinstance(end, tuple):

@@ -153,6 +153,13 @@ def read(path: Path, session: str = "") -> tuple[list[dict], list[Problem], int]
     return found, problems, bad
 
 
+def named(row: Mapping) -> dict:
+    """A row of a log under the names that `ratings.count` reads, whichever of the known ones it has."""
+    known = {**NAMES, "winner": WINNER, **{f"{side}_reply": names[:2] for side, names in REPLIES.items()}}
+    found = {ours: next((row[name] for name in theirs if name in row), None) for ours, theirs in known.items()}
+    return {**row, **{ours: value for ours, value in found.items() if value is not None}}
+
+
 def _digest(path: Path) -> str:
     try:
         with open(path, "rb") as file:

@@ -3,6 +3,7 @@
 import time
 
 from playground.core.messages import Conversation
+from playground.core.streaming import without_thinking
 from playground.core.tools import Tool, ToolError
 from playground.errors import PlaygroundError
 from playground.services.engine import Engine, Lane
@@ -41,7 +42,7 @@ def _answer(reply, title: str, seconds: float) -> dict:
     finally:
         if reply.finish_reason is None:
             reply.cancel()
-    answer = {"model": title, "answer": "".join(pieces).strip()}
+    answer = {"model": title, "answer": without_thinking("".join(pieces)).strip()}
     if reply.finish_reason == "error":
         raise ToolError(f"{title} failed: {reply.error}")
     if late or reply.finish_reason == "length":

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from playground.core.jsonl import printable
 from playground.errors import PlaygroundError
 from playground.services.vote_file import VoteFile
 
@@ -33,7 +34,7 @@ class Sessions(VoteFile):
 
     def open_session(self, name: str) -> Session:
         """Go on with the session called `name`, or begin it; battles started from now on belong to it."""
-        name = " ".join((name or "").split())
+        name = printable(" ".join((name or "").split()))
         if len(name) > MAX_SESSION_NAME:
             raise PlaygroundError(
                 f"a session's name may have at most {MAX_SESSION_NAME} characters, got {len(name):,}; shorten it"
@@ -54,7 +55,7 @@ class Sessions(VoteFile):
 
     def set_prompts(self, lines: Iterable[str]) -> Session:
         """The session's shared list of prompts, a line each; empty lines and repeated ones are left out."""
-        prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        prompts = printable(list(dict.fromkeys(line.strip() for line in lines if line.strip())))
         if len(prompts) > MAX_PROMPTS:
             raise PlaygroundError(f"a shared list takes at most {MAX_PROMPTS} prompts, got {len(prompts):,}")
         long = next((number for number, prompt in enumerate(prompts, 1) if len(prompt) > MAX_PROMPT), None)

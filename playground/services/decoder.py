@@ -132,10 +132,9 @@ class Decoder(threading.Thread):
                 if joining:
                     self._admit(joining)
                 elif self.batch.rows:
-                    streams = [row.tag for row in self.batch.rows]
-                    with unit(TOKEN_COST + len(streams)):
+                    with unit(TOKEN_COST + len(self.batch.rows)):
                         tokens = self.batch.step()
-                    self._deliver(streams, tokens)
+                    self._deliver(tokens)
             except Exception as error:
                 # one fault (out of memory, a device error) must not end the thread, nor leave anyone waiting
                 log.exception("decoding on %s failed", self.model_name)
@@ -218,6 +217,10 @@ class Decoder(threading.Thread):
             except PlaygroundError as error:
                 reply.finish("error", str(error))
                 continue
+            except Exception as error:  # such as a folder that goes while it is read: the others' rows go on
+                log.exception("%s cannot be started", reply.lane.name)
+                reply.finish("error", f"{reply.lane.name} could not be started: {error}")
+                continue
             stream = Stream(reply, tokenizer, self.end_ids)
             sampler = Sampler(reply.lane.sampling, reply.prompt.ids)
             if reply.guide is not None:
@@ -226,8 +229,7 @@ class Decoder(threading.Thread):
             rows.append(Row(reply.prompt.ids, adapter, sampler, stream, reply.guide, **noted))
         if rows:
             tokens = self.batch.add(rows)
-            others = [row.tag for row in self.batch.rows[: -len(rows)]]
-            self._deliver(others + [row.tag for row in rows], [None] * len(others) + tokens)
+            self._deliver([None] * (len(self.batch.rows) - len(rows)) + tokens)
 
     def _adapter(self, name: str | None) -> str | None:
         """The adapter's key in the bank, loaded if need be; a folder written again is loaded again."""
@@ -243,9 +245,10 @@ class Decoder(threading.Thread):
                     self.bank.drop(old)
         return key
 
-    def _deliver(self, streams: list["Stream"], tokens: list[int | None]) -> None:
+    def _deliver(self, tokens: list[int | None]) -> None:
+        """Write down the token of each row (None: it was not stepped), and keep the rows that go on."""
         self.batch.keep(
-            [i for i, (stream, token) in enumerate(zip(streams, tokens, strict=True)) if stream.take(token)]
+            [i for i, (row, token) in enumerate(zip(self.batch.rows, tokens, strict=True)) if _goes_on(row, token)]
         )
 
 
@@ -253,15 +256,13 @@ class Stream:
     """Turns one row's tokens into text on its reply, and decides when the row is finished."""
 
     def __init__(self, reply: Reply, tokenizer: Tokenizer, end_ids: frozenset[int]):
-        from tokenizers.decoders import DecodeStream
-
         from playground.core.generation import StopWatcher
 
         self.reply = reply
         self.backend = tokenizer.backend
         self.end_ids = end_ids
-        # special tokens stay visible: a lane shows exactly what its model wrote
-        self.decode = DecodeStream(skip_special_tokens=False)
+        self.decode = _decode_stream()
+        self.undecoded: list[int] = []  # tokens since the last text
         self.watcher = StopWatcher(reply.stops)
 
     def take(self, token: int | None) -> bool:
@@ -277,7 +278,7 @@ class Stream:
             reply.add(token, self.watcher.flush())
             reply.finish("stop")
             return False
-        reply.add(token, self.watcher.feed(self.decode.step(self.backend, token) or ""))
+        reply.add(token, self.watcher.feed(self._text(token)))
         if self.watcher.stopped:
             reply.finish("stop")
             return False
@@ -290,6 +291,43 @@ class Stream:
             reply.finish("length")
             return False
         return True
+
+    def _text(self, token: int) -> str:
+        """The text that `token` completes, often none yet."""
+        self.undecoded.append(token)
+        try:
+            text = self.decode.step(self.backend, token)
+        except Exception as error:
+            # Bytes that make no character turn what stood before them into "�" too, also what was given out; tokenizers
+            # (0.23) then refuses to go on, with no other type than this: github.com/vllm-project/vllm/pull/19449
+            if "Invalid prefix" not in str(error):
+                raise
+            self.decode = _decode_stream()
+            text = "".join(self.decode.step(self.backend, one) or "" for one in self.undecoded)
+        if text:
+            self.undecoded.clear()
+        return text or ""
+
+
+def _decode_stream():
+    from tokenizers.decoders import DecodeStream
+
+    # special tokens stay visible: a lane shows exactly what its model wrote
+    return DecodeStream(skip_special_tokens=False)
+
+
+def _goes_on(row, token: int | None) -> bool:
+    """Whether the row goes on after `token`; a fault in what is made of it ends this row alone."""
+    reply = row.tag.reply
+    if not row.finite:
+        reply.finish("error", f"{reply.lane.name} no longer computes numbers (NaN, or infinite ones)")
+        return False
+    try:
+        return row.tag.take(token)
+    except Exception as error:
+        log.exception("a reply of %s failed", reply.lane.name)
+        reply.finish("error", f"decoding failed: {error}")
+        return False
 
 
 def whole_name(adapter: str | None) -> str:

@@ -20,7 +20,7 @@ from playground.core import judge
 from playground.core.judge import Agreement, Bias
 from playground.core.messages import Conversation
 from playground.core.progress import Clock, Progress
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
 from playground.services.engine import Lane
 
 log = logging.getLogger(__name__)
@@ -139,21 +139,18 @@ class Judging:
         """(both replies, ""), (None, why it cannot be judged), or (None, "") where there is no place just now."""
         question, left, right = judge.parts(battle)
         orders = [Conversation(judge.messages(question, *both), []) for both in ((left, right), (right, left))]
-        try:
-            for order in orders:
-                self._engine.prompt(lane, order)
-        except PlaygroundError as error:
-            return None, str(error)
         since = time.monotonic()
         while True:
             try:
                 return self._engine.replies([(lane, order) for order in orders], visitor="judge"), ""
-            except PlaygroundError as error:  # too many are waiting
+            except Busy as error:
                 if others:
                     return None, ""
                 if self._stop.is_set() or time.monotonic() - since >= BUSY_FOR:
                     return None, str(error)
                 self._pause(TICK)
+            except PlaygroundError as error:
+                return None, str(error)
 
     def _keep(self, lane: Lane, battle: dict, replies: list) -> str:
         """Store the vote of both orders; why there is none otherwise."""

@@ -6,6 +6,9 @@
 A key is taken from the environment (`BIG_API_KEY` for the endpoint `big`) or given for the time the app runs; it is
 never written to a file, a log or a message, and a server that says it back does not bring it into a reply. A server
 that hangs, breaks off, or sends what is no answer, ends its own lane with one sentence.
+
+What a server's model thinks, and sends apart from its answer, stands in the reply between `<think>` and `</think>`, as
+models write it themselves; in the next turn it is not sent back.
 """
 
 import json
@@ -19,8 +22,10 @@ from dataclasses import dataclass, field
 import httpx
 
 from playground.config import SamplingConfig
+from playground.core.jsonl import printable
 from playground.core.messages import Conversation
-from playground.core.server_events import events, no_event
+from playground.core.server_events import events, no_event, whole
+from playground.core.streaming import without_thinking
 from playground.core.templates import Rendered
 from playground.core.tool_formats import Call, hermes
 from playground.errors import PlaygroundError
@@ -29,6 +34,7 @@ from playground.services.replies import Reply
 CONNECT, READ = 10.0, 60.0  # seconds to be reached in, and between two pieces of an answer
 WHOLE = 900.0  # seconds for all of it
 MAX_CHARACTERS = 400_000
+MAX_CALLS = 100
 MAX_REFUSAL = 64 * 2**10  # bytes that are read of an error's page
 MAX_SENTENCE = 400  # characters of what a server says that are shown
 SECRET = 8  # characters of a key that is one: servers that ask for none are given "none" or "EMPTY"
@@ -37,6 +43,8 @@ FORMAT = hermes  # how the calls of a remote model are written into its reply's 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,60}")
 # Names that not every server knows are sent only where they were changed.
 _OWN = ("top_k", "min_p", "repetition_penalty")
+# Where thinking comes: DeepSeek, llama.cpp and vLLM; vLLM since 0.12 (some versions send both), Ollama and OpenRouter.
+_THOUGHTS = ("reasoning_content", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class RemoteReply(Reply):
         super().__init__(lane, Rendered(shown, [], "none", ids=[]), stops)
         self.endpoint, self.body, self.pieces = endpoint, body, 0
         self._held = ""  # an end of the text that is not shown yet: see `_grow`
+        self._thinking = False
+        self._called = 0  # characters of its calls
 
     @property
     def count(self) -> int:
@@ -169,24 +179,33 @@ class RemoteReply(Reply):
                 raise PlaygroundError(_refusal(response, self._parts(response)))
             calls: dict[int, dict] = {}
             reason = None
-            for event in events(self._parts(response)):
+            for event in self._events(response):
                 if self.done:
                     return True
-                if event.get("error"):
+                if event.get("error") or event.get("object") == "error":  # as vLLM sends it in a stream
                     raise PlaygroundError(f"stopped with: {_message(event)}")
-                usage = event.get("usage")
-                if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
-                    self.pieces = usage["completion_tokens"]
                 for delta, ended in _deltas(event):
                     self._take(delta, calls)
                     reason = ended or reason
+                usage = event.get("usage")
+                if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
+                    self.pieces = usage["completion_tokens"]
             if reason is None:
                 return True  # it broke off, or nobody wants the rest
+            if calls:
+                self._think(False)
             self._grow("", last=True)
             if calls:
                 self.add(None, _whole(("\n" if self.text else "") + FORMAT.write(_calls(calls))))
             self.finish("length" if reason == "length" else "stop")
             return True
+
+    def _events(self, response: httpx.Response) -> Iterator[dict]:
+        """The events of an answer; one that was not streamed, though that was asked for, is one event."""
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "text/html":
+            raise PlaygroundError("answered with a web page; the address must be that of its API, often ending in /v1")
+        return iter([whole(self._parts(response))]) if kind == "application/json" else events(self._parts(response))
 
     def _parts(self, response: httpx.Response) -> Iterator[bytes]:
         """The bytes of an answer while somebody wants them, for WHOLE seconds at most: comments alone keep a
@@ -200,19 +219,33 @@ class RemoteReply(Reply):
                 raise PlaygroundError(f"was not finished after {WHOLE / 60:.0f} minutes; the rest was left out")
 
     def _take(self, delta: dict, calls: dict[int, dict]) -> None:
-        if text := delta.get("content"):
+        thought = next((delta[name] for name in _THOUGHTS if delta.get(name) and isinstance(delta[name], str)), "")
+        text = delta.get("content") or ""
+        if thought or text:
             self.pieces += 1
             if self.first_token_s is None:
                 self.first_token_s = time.monotonic() - self.asked
+        if thought:
+            self._think(True)
+            self._grow(thought)
+        if text:
+            self._think(False)
             self._grow(text)
-            if len(self.text) > MAX_CHARACTERS:
-                raise PlaygroundError(f"wrote more than {MAX_CHARACTERS:,} characters; the rest was left out")
         for part in delta.get("tool_calls") or []:
             place = part.get("index")
             call = calls.setdefault(len(calls) if place is None else place, {"name": "", "arguments": ""})
             function = part.get("function") or {}
             call["name"] += function.get("name") or ""
             call["arguments"] += function.get("arguments") or ""
+            self._called += len(function.get("name") or "") + len(function.get("arguments") or "")
+        if len(self.text) + self._called > MAX_CHARACTERS or len(calls) > MAX_CALLS:
+            raise PlaygroundError(f"wrote more than {MAX_CHARACTERS:,} characters; the rest was left out")
+
+    def _think(self, thinking: bool) -> None:
+        """Put the marker between thinking and answer where one ends and the other begins."""
+        if thinking != self._thinking:
+            self._thinking = thinking
+            self._grow(("\n" if self.text else "") + "<think>\n" if thinking else "\n</think>\n\n")
 
     def _grow(self, text: str, last: bool = False) -> None:
         """Add text, without the key; an end that may be the first half of a character, or of the key, waits for the
@@ -243,7 +276,7 @@ def request(endpoint: Endpoint, sampling: SamplingConfig, conversation: Conversa
     """The body of a request: OpenAI's names, and our own where they were changed."""
     body = {
         "model": endpoint.model,
-        "messages": with_call_ids([_message_of(*numbered) for numbered in enumerate(conversation.messages)]),
+        "messages": with_call_ids([_message_of(*numbered) for numbered in enumerate(_said(conversation.messages))]),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_new_tokens,
@@ -255,7 +288,25 @@ def request(endpoint: Endpoint, sampling: SamplingConfig, conversation: Conversa
         body["tools"] = conversation.tools
     if stops:
         body["stop"] = list(stops)[:MAX_STOPS]
-    return body
+    return printable(body)
+
+
+def _said(messages: list[dict]) -> list[dict]:
+    """The messages without what was thought before earlier answers, as the templates of thinking models leave it out;
+    and without a question that got nothing but thinking: no server takes an empty answer."""
+    newest = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
+    said: list[dict] = []
+    for place, message in enumerate(messages):
+        if message["role"] == "assistant":
+            message = {**message, "content": without_thinking(message.get("content") or "")}
+            if place < newest:
+                message.pop("reasoning_content", None)
+            if not message["content"].strip() and not message.get("tool_calls"):
+                if said and said[-1]["role"] == "user":
+                    said.pop()
+                continue
+        said.append(message)
+    return said
 
 
 def _message_of(number: int, message: dict) -> dict:
@@ -295,7 +346,7 @@ def _deltas(event: dict) -> Iterator[tuple[dict, str]]:
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise no_event(event)
     for choice in choices:
-        delta, reason = choice.get("delta") or {}, choice.get("finish_reason") or ""
+        delta, reason = choice.get("delta") or choice.get("message") or {}, choice.get("finish_reason") or ""
         if not (isinstance(delta, dict) and isinstance(reason, str) and _is_text(delta.get("content"))):
             raise no_event(event)
         calls = delta.get("tool_calls") or []

@@ -81,6 +81,13 @@ class Reply:
         self._cancelled = threading.Event()
         self._changed = threading.Condition()
 
+    @classmethod
+    def failed(cls, lane: Lane, sentence: str) -> "Reply":
+        """The reply of a lane that could not start."""
+        reply = cls(lane, Rendered("", [], "none", ids=[]))
+        reply.finish("error", sentence)
+        return reply
+
     @property
     def done(self) -> bool:
         return self.finish_reason is not None

@@ -27,7 +27,7 @@ from playground.core.messages import load_json
 from playground.core.progress import Clock, Progress
 from playground.core.question_sets import MAX_QUESTIONS, Question
 from playground.core.scorecard import FAILED, Card, Column, Row
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
 from playground.services.engine import Lane
 from playground.services.remote import FORMAT
 from playground.services.runs import write_json
@@ -174,21 +174,17 @@ def _refill(engine, entrants, questions, waiting, running, rows, batch) -> None:
         entrant = entrants[column]
         asked = scorecard.conversation(questions[number], entrant.format if entrant.announced else None)
         try:
-            engine.prompt(entrant.lane, asked)
-        except PlaygroundError as error:  # too long, or more than its template can say
-            rows.append(Row(column, number, FAILED, str(error)))
-            continue
-        try:
-            running.append(
-                (column, number, engine.replies([(entrant.lane, asked)], entrant.format.STOPS, "scorecard")[0])
-            )
-        except PlaygroundError as error:  # too many are waiting; or its tools cannot be made a grammar
+            (reply,) = engine.replies([(entrant.lane, asked)], entrant.format.STOPS, "scorecard")
+            running.append((column, number, reply))
+        except Busy as error:
             since = time.monotonic() if since is None else since
             if time.monotonic() - since >= BUSY_FOR:
                 rows.append(Row(column, number, FAILED, str(error)))
             else:
                 waiting.append((column, number, since))
                 return
+        except PlaygroundError as error:  # too long, more than its template can say, or no grammar for its tools
+            rows.append(Row(column, number, FAILED, str(error)))
 
 
 def _judge(entrant: Entrant, question: Question, reply, column: int, number: int) -> Row:

@@ -107,8 +107,7 @@ class Sources:
         for entry in self._entries:
             if given and given.casefold() in (entry.name.casefold(), entry.hub.casefold()):
                 return entry
-        folder = Path(given).expanduser()
-        if given and folder.is_dir():
+        if given and (folder := _folder(given)):
             return Entry(name=given, title=folder.name, folder=folder.absolute())
         if HUB_ID.fullmatch(given) and ".." not in given:
             return Entry(name=given, title=given.split("/")[1], hub=given)
@@ -356,6 +355,15 @@ class _Lock:
 
     def __exit__(self, *exception):
         self.lock.release()
+
+
+def _folder(given: str) -> Path | None:
+    """The folder that is meant; None for what is none, and for what can be no path at all."""
+    try:
+        folder = Path(given).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long, or not to be looked into; the home of a user who is none
+        return None
 
 
 def _member(archive: zipfile.ZipFile, pattern: str, file: Path) -> str:

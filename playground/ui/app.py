@@ -8,7 +8,7 @@ import gradio as gr
 
 from playground.config import Paths, ServeConfig
 from playground.ui import arena_tab, housekeeping, preview_tab, theme, tools_tab, train_tab
-from playground.ui.common import QUEUED, QUIET, Services, fetch_notice, shown
+from playground.ui.common import QUEUED, QUIET, Services, fetch_notice, shown, sparing
 from playground.ui.page import Page
 from playground.ui.tools.view import Bench
 
@@ -33,11 +33,14 @@ def build(services: Services) -> gr.Blocks:
                 with gr.Tab(title, id=title.lower()):
                     built[title] = tab.build(services)
         link_scorecards(tabs, built["Fine-tune"], built["Tools"].bench)
-        timer = gr.Timer(1.0)
+        timer, sent = gr.Timer(1.0), gr.State()
         shown = [state, banner, notice, get, cancel, timer]
-        gr.on([page.load, timer.tick], partial(model_state, services), None, shown, **QUIET)
-        get.click(partial(get_model, services), None, shown, **QUIET)
-        cancel.click(partial(cancel_model, services), None, shown, **QUIET)
+        for triggers, handler in (
+            ([page.load, timer.tick], model_state),
+            ([get.click], get_model),
+            ([cancel.click], cancel_model),
+        ):
+            gr.on(triggers, sparing(partial(handler, services), shown), sent, [*shown, sent], **QUIET)
     return page
 
 
@@ -67,7 +70,7 @@ def model_state(services: Services) -> tuple:
         fetch_notice(services, services.model),
         gr.update(visible=not running and not here, value="Try again" if fetch else "Get the model"),
         gr.update(visible=running),
-        gr.Timer(1.0 if busy or not here else 5.0),
+        gr.update(value=1.0 if busy or not here else 5.0),
     )
 
 

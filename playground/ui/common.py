@@ -75,6 +75,25 @@ def whenever(handler, inputs: list | None, outputs, triggers: list | None = None
     heard.then(handler, inputs, outputs, trigger_mode="always_last", **QUIET)
 
 
+def sparing(handler, outputs: list):
+    """Wrap what a timer asks again and again, so that it sends only what differs from what it sent this page before.
+
+    What was sent is a `gr.State`, its last input and, after `outputs`, its last output.
+    """
+
+    def look(*given) -> list:
+        *inputs, sent = given
+        made = handler(*inputs)
+        if isinstance(made, dict):
+            made = [made.get(output, gr.skip()) for output in outputs]
+        before = sent or [gr.skip()] * len(outputs)
+        now = [old if value == gr.skip() else value for value, old in zip(made, before, strict=True)]
+        news = [gr.skip() if value == old else value for value, old in zip(now, before, strict=True)]
+        return [*news, gr.skip() if now == sent else now]
+
+    return look
+
+
 def whole(value: float | None, name: str) -> int:
     """The number in a field. Raises PlaygroundError where it is no whole one; of an emptied field a page gives None."""
     if value is None or value != int(value):

@@ -138,9 +138,6 @@ def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) ->
         model, adapter, template, temperature, system, others = _settings(values, index)
         if not model:
             raise PlaygroundError(f"lane {index + 1} has no model; choose one in its settings")
-        if not is_local(services.host) and model not in (known := [name for _, name in model_choices(services)]):
-            # a folder's path is for this machine's own page: others must not find out which folders there are
-            raise PlaygroundError(f"lane {index + 1}: choose one of the models that are here: {', '.join(known)}")
         title = lane_title(services, model, adapter, template, temperature, system, others)
         try:
             own = own_sampling(others)
@@ -152,6 +149,18 @@ def read_lanes(services: Services, count: int, sanitize: bool, values: tuple) ->
         adapter, template = _here(services, model, adapter, template)
         lanes.append(Lane(model, adapter or None, template, lane_sampling, title, sanitize, alternatives=ALTERNATIVES))
     return lanes
+
+
+def check_here(services: Services, model: str, template: str = "") -> None:
+    """Raise PlaygroundError for a model or template that is not on offer, but on this machine's own page: a folder's
+    or a file's path is for that one alone, others must not find out what there is."""
+    if is_local(services.host):
+        return
+    here = [name for _, name in model_choices(services)]
+    if model not in (*here, *(entry.name for entry in services.sources.entries())):
+        raise PlaygroundError(f"choose one of the models that are here: {', '.join(here)}")
+    if template and template not in [key for _, key in template_choices(services)]:
+        raise PlaygroundError("choose one of the templates of the list")
 
 
 def read_systems(count: int, shared: str, values: tuple) -> list[str]:

@@ -17,7 +17,7 @@ from playground.services.engine import Lane
 from playground.services.scorecards import AUTO, FREE, MODES, SAMPLING, Entry, Scorecards, entrants
 from playground.ui import scorecard_view
 from playground.ui.common import QUEUED, QUIET, Services, components, shown, whole
-from playground.ui.lanes import MAX_LANES, adapter_choices, lane_title, model_choices, template_choices
+from playground.ui.lanes import MAX_LANES, adapter_choices, check_here, lane_title, model_choices, template_choices
 from playground.ui.scorecard_view import PAGE, difference, empty, row_list, status, tables
 
 CSS = scorecard_view.CSS
@@ -249,6 +249,7 @@ def asked_lanes(services: Services, wanted: int, values: Sequence[str]) -> list[
         model, adapter, template = (value or "" for value in values[3 * number : 3 * number + 3])
         if not model:
             raise PlaygroundError(f"lane {number + 1} has no model; choose one")
+        check_here(services, model)
         title = lane_title(services, model, adapter, template)
         lanes.append(Lane(model, adapter or None, template, SAMPLING, title))
     return lanes

@@ -14,6 +14,7 @@ from playground.services.engine import Lane
 from playground.services.remote import FORMAT
 from playground.services.turns import EngineTurn
 from playground.ui.common import Services
+from playground.ui.lanes import check_here
 from playground.ui.tool_steps import Steps, bubble
 
 # A call is copied word by word: the likeliest token each time, and no penalty on what was said before.
@@ -166,6 +167,7 @@ def tool_lane(services: Services, model: str, adapter: str, template: str, mode:
     engine = services.engine
     if engine.remotes.find(model) is not None:
         return Lane(model, sampling=SAMPLING), FORMAT, "a lane elsewhere; its calls are read as its server tells them"
+    check_here(services, model)
     lane = Lane(model, adapter or None, template, SAMPLING)
     tokenizer = engine.tokenizer(model, lane.adapter)
     own = engine.template(lane)

@@ -11,7 +11,7 @@ from playground.services.mcp import Mcp
 from playground.services.python_tool import Python, allowed
 from playground.services.scorecards import Scorecards
 from playground.ui import own_tools, scorecard
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, sparing
 from playground.ui.tool_talk import FREE, LANES, MODES, Talk
 from playground.ui.tools import image_tool, loop, mcp, model_tool
 from playground.ui.tools.asking import again, ask, clear, decide, go_on, picked, stop
@@ -166,7 +166,9 @@ def build(services: Services, toolbox: list[Tool] | None = None) -> View:
         score = scorecard.build(services, cards)
     boxes = [first[0], first[1], second[0], second[1]]
     gr.on(None, partial(opened, services, view), None, [*boxes, lanes[0].chatbot], **QUIET)  # when the page opens
-    gr.Timer(10).tick(partial(refresh, services, view), [first[1], second[1]], boxes, **QUIET)
+    sent = gr.State()
+    look = sparing(partial(refresh, services, view), boxes)
+    gr.Timer(10).tick(look, [first[1], second[1], sent], [*boxes, sent], **QUIET)
     return replace(view, bench=Bench(partial(open_scorecard, cards, score, panel), [panel, *score.all]))
 
 

@@ -141,12 +141,12 @@ def test_markup_is_shown_and_never_obeyed(chat):
     box.fill(EVIL)
     box.press("Enter")
     ask(chat, "Hello")
-    toast = chat.page.get_by_test_id("toast-body")
-    toast.wait_for()
-    assert "unknown model" in toast.inner_text()
-    assert toast.locator("img[src=x], b").count() == 0
+    failed = lane(chat, 1).locator(".lane-status.failed")
+    failed.get_by_text("unknown model").wait_for()
+    assert EVIL in failed.inner_text()
+    assert lane(chat, 1).locator("img[src=x], .lane-status b").count() == 0
+    done(chat, 2)
     assert chat.page.evaluate("window.obeyed") is None
-    assert chat.page.locator("#arena-prompt textarea").input_value() == "Hello"
 
 
 def test_a_message_of_100_000_characters_is_refused_and_kept(chat):
@@ -201,6 +201,7 @@ def test_a_lane_says_which_turns_did_not_fit_into_its_context(chat, small_model)
     assert "Alan" in exact.inner_text()
     assert "Ada" not in exact.inner_text()
     ask(chat, "long " * 50)
-    toast = chat.page.get_by_test_id("toast-body")
-    toast.wait_for()
-    assert re.search(r"lane 1: the prompt has \d+ tokens .* reads 200 at most", toast.inner_text())
+    said = re.compile(r"the prompt has \d+ tokens .* reads 200 at most")
+    lane(chat, 1).locator(".lane-status.failed", has_text=said).wait_for()
+    lane(chat, 2).locator(".user.message", has_text="long long").wait_for()
+    done(chat, 2)

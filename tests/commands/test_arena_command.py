@@ -90,3 +90,12 @@ def test_length_is_taken_out_of_exported_votes(votes, tmp_path, capsys):
     arena(capsys, "export", file)
     plain, styled = (arena(capsys, "ratings", "--votes", file, *more)[0]["leaderboard"] for more in ([], ["--style"]))
     assert plain != styled
+
+
+@pytest.mark.parametrize("names", [("model_a", "model_b", "winner"), ("left", "right", "label")])
+def test_a_log_is_rated_under_the_names_it_has(tmp_path, capsys, names):
+    file = tmp_path / "log.jsonl"
+    rows = [dict(zip(names, ("x", "y", word), strict=True)) for word in ("model_a", "model_a", "tie", "model_b")]
+    file.write_text("".join(json.dumps({**row, "response_a": "long " * 9, "response_b": "s"}) + "\n" for row in rows))
+    result, _ = arena(capsys, "ratings", "--votes", file, "--style")
+    assert [(line["model"], line["votes"]) for line in result["leaderboard"]] == [("x", 4), ("y", 4)]

@@ -28,6 +28,18 @@ def test_the_share_of_what_both_have():
     assert shared_share(differences("same\nabc", "same\nxyz")) == 5 / 8
 
 
+def test_what_repeats_itself_to_its_limit_is_shown_as_a_whole():
+    """difflib took 76 seconds for the first of these."""
+    for left, right in (("\n" * 20_000, "\n" * 19_999 + "x"), ("a " * 10_000, "b " + "a " * 9_999)):
+        assert differences(left, right) == [Difference(left, right)]
+
+
+def test_a_long_paragraph_is_compared_word_by_word():
+    left = " ".join(f"word{number % 400}" for number in range(1000))
+    found = differences(left, left.replace("word7 ", "word ", 1))
+    assert [part for part in found if not part.same] == [Difference("word7", "word")]
+
+
 def test_long_blocks_without_a_common_line_are_quick():
     left, right = " ".join(map(str, range(30_000))), " ".join(map(str, range(30_000, 60_000)))
     assert differences(left, right) == [Difference(left, right)]

@@ -39,6 +39,8 @@ def test_several_turns_are_all_shown():
         ("[A]", None),
         ("[[a]]", None),
         ("", None),
+        ("<think>[[A]] or [[B]]?</think>\n\nA is better. [[A]]", "A"),
+        ("<think>[[A]], surely", None),
     ],
 )
 def test_only_one_clear_verdict_counts(text, found):

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from playground.core.streaming import Span, Stream, split
+from playground.core.streaming import Span, Stream, split, without_thinking
 from playground.core.tool_formats import FORMATS, hermes
 
 ONE = '{"name": "f", "arguments": {"a": "</tool_call>"}}'
@@ -78,3 +78,17 @@ def test_a_marker_in_a_json_string_after_an_escaped_quote_is_only_text(marker):
     body = f'{{"a": "one \\" quote {marker}"}}'
     text = f"<tool_call>{body}</tool_call>"
     assert split(text, hermes.MARKERS) == [Span("call", body, text)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("<think>a</think>\n\nb", "b"),
+        ("\n<think>\na\n</think>b</think>", "b</think>"),
+        ("<think>a", ""),
+        ("b <think>a</think>", "b <think>a</think>"),
+        ("", ""),
+    ],
+)
+def test_an_answer_is_a_reply_without_the_thinking_before_it(reply, answer):
+    assert without_thinking(reply) == answer

@@ -45,6 +45,11 @@ def test_a_question_goes_out_and_its_answer_comes_back():
     assert engine.asked == [(Lane("m"), [{"role": "user", "content": "Capital of France?"}])]
 
 
+def test_what_the_other_model_thought_is_no_part_of_its_answer():
+    asked, _ = tool(Reply(["<think>Lyon?", "</think>\n\n", "Paris."]))
+    assert asked.run(question="Capital of France?")["answer"] == "Paris."
+
+
 def test_an_answer_at_its_limits_says_so():
     assert tool(Reply(["a"], "length"))[0].run(question="q")["cut"] == "at its token limit"
     reply = Reply(["a", "b", "c"])

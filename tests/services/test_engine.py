@@ -3,10 +3,12 @@
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -19,6 +21,7 @@ from playground.services import engine as engine_module
 from playground.services.engine import Engine, Lane, Reply
 from playground.services.remote import Endpoint
 from playground.services.sources import Sources
+from tests.conftest import metaspace
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -170,6 +173,53 @@ def test_a_reply_cut_within_a_character_shows_no_part_of_it(engine, home):
     assert (reply.text, reply.finish_reason) == ("a", "length")
 
 
+def test_bytes_that_make_no_character_end_no_reply(home):
+    """Of a tokenizer with byte fallback (Llama 2, Gemma): "A" and half a character, as bytes, then a word."""
+    backend = metaspace()
+    ids = [backend.token_to_id(token) for token in ("▁user", "<0x41>", "<0xE3>", "▁I", "s")]
+    assert None not in ids
+    reply = Reply(lane(home), Rendered("", [], "none", []))
+    stream = decoder.Stream(reply, SimpleNamespace(backend=backend), frozenset())
+    for token in ids:
+        assert stream.take(token)
+    assert reply.text == "userA� Is"
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(float("nan"), "its training diverged"), (1e30, "no longer computes numbers")],
+)
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_an_adapter_that_diverged_ends_its_own_reply_alone(
+    engine, home, tmp_path, monkeypatch, number, sentence, temperature
+):
+    save_adapter(tmp_path / "diverged", tiny_model(), "tiny")
+    weights = tmp_path / "diverged/adapter_model.safetensors"
+    save_file({name: torch.full_like(value, number) for name, value in load_file(weights).items()}, weights)
+    monkeypatch.setattr(engine_module, "adapter_folders", lambda paths: [tmp_path / "diverged"])
+    sampling = replace(GREEDY, temperature=temperature)
+    plain = lane(home, sampling=sampling)
+    bad, good = engine.replies([(lane(home, adapter="diverged", sampling=sampling), ask()), (plain, ask())])
+    together = finish(good)
+    assert bad.wait(60)
+    assert (bad.finish_reason, sentence in bad.error, bad.text) == ("error", True, "")
+    assert together == finish(engine.reply(plain, ask()))
+
+
+def test_a_row_whose_text_cannot_be_made_ends_alone(engine, home, monkeypatch):
+    take = decoder.Stream.take
+
+    def broken(self, token):
+        if token is not None and self.reply.lane.label == "broken":
+            raise RuntimeError("no text")
+        return take(self, token)
+
+    monkeypatch.setattr(decoder.Stream, "take", broken)
+    bad, good = engine.replies([(lane(home, label="broken"), ask()), (lane(home), ask())])
+    finish(good)
+    assert (bad.finish_reason, bad.error) == ("error", "decoding failed: no text")
+
+
 def test_cancel_ends_one_row_and_leaves_the_other(engine, home):
     slow = lane(home, sampling=replace(GREEDY, max_new_tokens=150))
     cancelled, kept = engine.replies([(slow, ask("a")), (slow, ask("b"))])
@@ -246,6 +296,19 @@ def test_an_adapter_deleted_meanwhile_fails_in_its_lane_alone(engine, home, monk
     assert with_adapter.finish_reason == "error"
     assert "no adapter called 'tuned'" in with_adapter.error
     finish(without)
+
+
+def test_an_adapter_whose_files_go_while_it_is_read_ends_no_other_reply(engine, home, monkeypatch):
+    info, decoder = engine.adapter("tuned"), engine._decoder(str(home / "tiny"))
+    long = replace(GREEDY, max_new_tokens=100)
+    running = engine.reply(lane(home, sampling=long), ask())
+    next(iter(running))
+    with decoder.wake:
+        with_adapter, without = engine.replies([(lane(home, adapter="tuned"), ask()), (lane(home), ask())])
+        monkeypatch.setattr(engine, "adapter", lambda name: replace(info, folder=home / "gone"))
+    assert with_adapter.wait(60)
+    assert (with_adapter.finish_reason, "could not be started" in with_adapter.error) == ("error", True)
+    finish(running, without)
 
 
 def test_a_fault_while_decoding_ends_the_replies_and_not_the_engine(engine, home, monkeypatch):

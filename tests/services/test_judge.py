@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from playground.core.templates import Rendered
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
+from playground.services import judge
 from playground.services.engine import Lane, Reply
 from playground.services.judge import Judging, report
 from playground.services.votes import Battle, Side, Votes
@@ -29,9 +30,10 @@ class Engine:
     def replies(self, asked, stop=(), visitor=""):
         self.visitors.add(visitor)
         if self.refusals:
-            raise PlaygroundError(self.refusals.pop())
+            raise self.refusals.pop()
         made = []
         for lane, conversation in asked:
+            self.prompt(lane, conversation)
             self.asked.append((lane, conversation))
             reply = Reply(lane, Rendered("", [], "none"))
             if self.hold.is_set():
@@ -144,11 +146,24 @@ def test_what_cannot_be_judged_is_counted_by_reason_and_can_be_tried_again(votes
 def test_a_busy_engine_is_waited_for(votes):
     battle(votes, "apple", "pear")
     engine = Engine(better)
-    engine.refusals = ["too many wait"] * 3
+    engine.refusals = [Busy("too many wait")] * 3
     judging = Judging(engine, votes, pause=lambda seconds: None)
     judging.start(LANE)
     judging.wait(10)
     assert (judging.now.voted, engine.refusals) == (1, [])
+
+
+def test_what_is_refused_for_good_is_not_asked_again(votes, monkeypatch):
+    monkeypatch.setattr(judge, "BUSY_FOR", 1e9)
+    battle(votes, "apple", "pear")
+    battle(votes, "fig", "plum")
+    engine = Engine(better)
+    engine.refusals = [PlaygroundError("the adapter is gone")]
+    judging = Judging(engine, votes, pause=lambda seconds: None)
+    judging.start(LANE)
+    judging.wait(10)
+    assert (judging.now.state, judging.now.voted, judging.now.failures) == ("done", 1, {"the adapter is gone": 1})
+    assert len(votes.battles(judge="The judge")) == 1
 
 
 def test_cancel_keeps_what_was_judged_and_stops_the_replies(votes):

@@ -18,6 +18,7 @@ from playground.services.sources import Sources
 KEY = "sk-very-secret"
 ASK = Conversation([{"role": "user", "content": "Hello"}])
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1.0, max_new_tokens=12)
+JSON = {"content-type": "application/json"}
 CALL = {"id": "c", "function": {"name": "add", "arguments": '{"a": '}}
 
 
@@ -113,8 +114,122 @@ def test_a_call_that_comes_in_pieces_is_one_call(ask):
 
 
 @pytest.mark.parametrize(
+    ("events", "text"),
+    [
+        (  # DeepSeek, llama.cpp, vLLM
+            [delta(reasoning_content="two and "), delta(reasoning_content="two"), delta(content="Four.")],
+            "<think>\ntwo and two\n</think>\n\nFour.",
+        ),
+        (  # Ollama, OpenRouter
+            [delta(content="", reasoning="two"), delta(content="Four", reasoning=None), delta(content=".")],
+            "<think>\ntwo\n</think>\n\nFour.",
+        ),
+        (  # vLLM in between sends both
+            [delta(reasoning="two", reasoning_content="two", content=None), delta(content="Four.")],
+            "<think>\ntwo\n</think>\n\nFour.",
+        ),
+        ([delta(reasoning="two", content="Four.")], "<think>\ntwo\n</think>\n\nFour."),
+        ([delta(reasoning="two")], "<think>\ntwo"),
+        ([delta(content="Well,"), delta(reasoning="two")], "Well,\n<think>\ntwo"),
+        ([delta(reasoning={"effort": "low"}, content="Four.")], "Four."),
+        ([delta(reasoning=f"{KEY[:5]}"), delta(reasoning=f"{KEY[5:]}, so"), delta(content="4")], None),
+    ],
+)
+def test_thinking_that_is_sent_apart_stands_before_the_answer_as_models_write_it(ask, events, text):
+    reply = ask((200, {}, sse(*events, delta("stop"))))
+    assert reply.wait(10)
+    assert (reply.error, reply.text) == (None, text or "<think>\n…, so\n</think>\n\n4")
+    assert reply.first_token_s is not None
+    assert reply.count == len(events)
+
+
+def test_a_call_after_thinking_is_a_call(ask):
+    call = delta("tool_calls", tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}])
+    reply = ask((200, {}, sse(delta(reasoning_content="<tool_call> it is"), call)))
+    assert reply.wait(10)
+    parsed = remote.FORMAT.parse(reply.text)
+    assert ([call.name for call in parsed.calls], parsed.reasoning) == (["f"], "<tool_call> it is")
+
+
+def test_thinking_is_shown_while_it_comes_and_stays_when_it_is_stopped(ask):
+    over = threading.Event()
+
+    def thinks(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"data: " + json.dumps(delta(reasoning_content="so")).encode() + b"\n\n")
+        handler.wfile.flush()
+        over.wait(10)
+
+    reply = ask(thinks)
+    while reply.text != "<think>\nso":
+        time.sleep(0.01)
+    reply.cancel()
+    over.set()
+    assert reply.wait(10)
+    assert (reply.finish_reason, reply.text) == ("cancelled", "<think>\nso")
+
+
+def test_what_was_thought_is_not_sent_back(ask):
+    messages = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "<think>\ntwo\n</think>\n\nFour. A <think> is a tag."},
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "<think>\nam I"},
+        {"role": "user", "content": "3 + 3?"},
+        {"role": "assistant", "content": "Six.", "reasoning_content": "three"},
+        {"role": "user", "content": "Add 1."},
+        {
+            "role": "assistant",
+            "content": "",
+            "reasoning_content": "a tool",
+            "tool_calls": [{"function": {"name": "f", "arguments": {}}}],
+        },
+        {"role": "tool", "content": "7"},
+    ]
+    assert ask((200, {}, sse(delta("stop", content="7"))), Conversation(messages)).wait(10)
+    ((_, _, body),) = Stub.asked
+    sent = [(message["role"], message["content"], message.get("reasoning_content")) for message in body["messages"]]
+    assert sent == [
+        ("user", "2 + 2?", None),
+        ("assistant", "Four. A <think> is a tag.", None),
+        ("user", "3 + 3?", None),
+        ("assistant", "Six.", None),
+        ("user", "Add 1.", None),
+        ("assistant", "", "a tool"),  # within a turn it thinks on
+        ("tool", "7", None),
+    ]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_answer_that_was_not_streamed_is_read_whole(ask, indent):
+    message = {"role": "assistant", "content": "Four.", "reasoning_content": "two", "tool_calls": None}
+    answer = {"choices": [{"message": message, "finish_reason": "length"}], "usage": {"completion_tokens": 9}}
+    reply = ask((200, {"content-type": "application/json; charset=utf-8"}, json.dumps(answer, indent=indent)))
+    assert reply.wait(10)
+    assert (reply.text, reply.finish_reason, reply.count) == ("<think>\ntwo\n</think>\n\nFour.", "length", 9)
+
+
+@pytest.mark.parametrize(
     "script, sentence",
     [
+        ((200, JSON, "{broken"), "far sent what is no event: '{broken'"),
+        ((200, JSON, '{"id": 1}'), "far broke off before its answer was whole"),
+        ((200, JSON, '{"error": "out of memory"}'), "far stopped with: out of memory"),
+        ((200, JSON, " " * 5_000_000), "far sent an answer of more than 4 MB"),
+        (
+            (200, {"content-type": "text/html; charset=utf-8"}, "<html>"),
+            "far answered with a web page; the address must",
+        ),
+        ((200, {}, sse({"object": "error", "message": "out of memory"})), "far stopped with: out of memory"),
+        (
+            (200, {}, sse(*[delta(tool_calls=[{"index": 0, "function": {"arguments": "x" * 90_000}}])] * 5)),
+            "far wrote more than 400,000 characters; the rest was left out",
+        ),
+        (
+            (200, {}, sse(*[delta(tool_calls=[{"index": number}]) for number in range(101)])),
+            "far wrote more than 400,000 characters",
+        ),
         ((401, {}, '{"error": {"message": "no sk-very-secret here"}}'), "far refused the key (HTTP 401): no … here"),
         ((404, {}, ""), "far knows neither this model nor this address (HTTP 404)"),
         (
@@ -233,6 +348,12 @@ def test_neither_half_a_character_nor_the_key_is_ever_shown(ask, pieces, whole):
     for text in shown:
         text.encode()  # no half of a character
         assert whole.startswith(text)
+
+
+def test_half_a_character_in_a_question_is_sent_as_a_whole_one(ask):
+    reply = ask((200, {}, sse(delta("stop", content="hi"))), Conversation([{"role": "user", "content": "a \ud83d"}]))
+    assert reply.wait(10)
+    assert (reply.text, Stub.asked[0][2]["messages"][0]["content"]) == ("hi", "a ?")
 
 
 def test_a_key_that_is_none_changes_no_reply(ask, stub, monkeypatch):

@@ -13,7 +13,7 @@ from playground.core import tools as toolbox
 from playground.core.question_sets import Question, built_in
 from playground.core.scorecard import FAILED
 from playground.core.tool_formats import Call, hermes
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
 from playground.services import scorecards
 from playground.services.engine import Lane
 from playground.services.remote import Remotes
@@ -63,8 +63,9 @@ class Engine:
     def replies(self, asked, stop=(), visitor=""):
         self.visitors.add(visitor)
         if self.refusals:
-            raise PlaygroundError(self.refusals.pop(0))
+            raise self.refusals.pop(0)
         ((lane, conversation),) = asked
+        self.prompt(lane, conversation)
         answer = self.answer(lane, conversation)
         reply = answer if isinstance(answer, Reply) else Reply(answer)
         self.replies_made.append(reply)
@@ -143,13 +144,20 @@ def test_it_ends_when_nothing_can_be_answered(engine):
 
 
 def test_a_full_engine_is_asked_again(engine, monkeypatch):
-    engine.refusals = ["64 requests are waiting for m"] * 3
-    assert run(engine)[-1].done == 12
+    engine.refusals = [Busy("64 requests are waiting for m")] * 3
     assert {row.word for row in run(engine)[-1].result} == {"no_call", "valid"}
+    assert engine.refusals == []
     monkeypatch.setattr(scorecards, "BUSY_FOR", 0)
-    engine.refusals = ["no grammar"]
-    words = [row.word for row in run(engine)[-1].result]
-    assert (words.count(FAILED), len(words)) == (1, 12)
+    engine.refusals = [Busy("64 requests are waiting for m")]
+    assert [row.detail for row in run(engine)[-1].result if row.word == FAILED] == ["64 requests are waiting for m"]
+
+
+def test_what_cannot_be_asked_is_not_asked_again(engine, monkeypatch):
+    monkeypatch.setattr(scorecards, "BUSY_FOR", 1e9)
+    engine.refusals = [PlaygroundError("no grammar")]
+    rows = run(engine)[-1].result
+    assert len(rows) == 12
+    assert [(row.question, row.detail) for row in rows if row.word == FAILED] == [(0, "no grammar")]
 
 
 def test_cancel_keeps_what_is_done_and_stops_what_is_written(engine):

@@ -136,7 +136,9 @@ def test_hub_ids_and_folders_are_models_too(place):
     assert sources(place).get(str(folder)) == folder
 
 
-@pytest.mark.parametrize("name", ["", "nothing", "a/b/c", "../etc", "a/..", "-x/y", "owner/na me"])
+@pytest.mark.parametrize(
+    "name", ["", "nothing", "a/b/c", "../etc", "a/..", "-x/y", "owner/na me", "x" * 5000, "~no-one/x"]
+)
 def test_unknown_names_say_what_there_is(place, name):
     message = error_of(sources(place).get, name)
     assert "unknown model" in message

@@ -2,6 +2,7 @@
 
 import collections
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import gradio as gr
@@ -11,7 +12,7 @@ from playground.errors import PlaygroundError
 from playground.services.downloads import Progress
 from playground.services.fetches import Fetch
 from playground.ui import app, theme
-from playground.ui.common import fetch_notice, shown
+from playground.ui.common import fetch_notice, shown, sparing
 from tests.ui.conftest import make_services
 
 MODEL = "smollm2-135m-instruct"
@@ -26,13 +27,13 @@ def state(services):
 def test_a_ready_model_needs_no_banner_and_little_polling(services):
     now = state(services)
     assert 'class="model-state ready"' in now.state
-    assert (now.banner["visible"], now.timer.value) == (False, 5.0)
+    assert (now.banner["visible"], now.timer["value"]) == (False, 5.0)
 
 
 def test_a_loading_model_is_polled_each_second(services):
     services.engine.states[MODEL] = "loading"
     now = state(services)
-    assert ('class="model-state loading"' in now.state, now.timer.value, now.banner["visible"]) == (True, 1.0, False)
+    assert ('class="model-state loading"' in now.state, now.timer["value"], now.banner["visible"]) == (True, 1.0, False)
 
 
 def test_without_the_model_the_banner_offers_to_get_it(services):
@@ -99,6 +100,32 @@ def test_playground_errors_are_shown_as_text_and_others_are_not_touched():
     with pytest.raises(ZeroDivisionError):
         shown(fails)(ZeroDivisionError())
     assert shown(lambda a, b: a + b)(1, 2) == 3
+
+
+def test_what_a_timer_asks_for_is_sent_where_it_differs_from_what_was_sent():
+    outputs = [gr.HTML(), gr.Button(), gr.HTML()]
+    made = [["a", gr.update(visible=True), "x"]]
+    look = sparing(lambda: made[0], outputs)
+    *values, sent = look(None)
+    assert values == made[0]
+    assert look(sent) == [gr.skip()] * 4
+    made[0] = ["b", gr.update(visible=True), gr.skip()]
+    *values, later = look(sent)
+    assert values == ["b", gr.skip(), gr.skip()]
+    made[0] = {outputs[0]: "b", outputs[2]: "x"}  # as a handler may say it; what it leaves out stays
+    assert look(later) == [gr.skip()] * 4
+    made[0] = {outputs[2]: "y"}
+    assert look(later)[:3] == [gr.skip(), gr.skip(), "y"]
+
+
+def test_the_state_of_the_model_is_sent_once(services):
+    look = sparing(partial(app.model_state, services), range(6))
+    *_, sent = look(None)
+    assert look(sent) == [gr.skip()] * 7
+    services.engine.states[MODEL] = "loading"
+    (line, *rest) = look(sent)
+    assert "loading" in line
+    assert rest[:4] == [gr.skip()] * 4
 
 
 def test_a_handler_that_has_nothing_to_say_leaves_the_page_as_it_is():

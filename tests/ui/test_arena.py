@@ -1,16 +1,18 @@
 """The chat's handlers, with a fake engine: what is asked, what is shown, what is stored."""
 
+from dataclasses import replace
+
 import gradio as gr
 import pytest
 
 from playground.config import SamplingConfig, fields
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
 from playground.services.fetches import Fetch
 from playground.services.remote import Endpoint
 from playground.services.votes import Count
 from playground.ui import arena_tab, lanes, more_models
 from playground.ui.arena import chat as chat_view
-from playground.ui.arena import side_by_side
+from playground.ui.arena import side_by_side, snapshot
 from playground.ui.arena.chat import Chat
 
 MODEL = "smollm2-135m-instruct"
@@ -176,12 +178,87 @@ def test_what_cannot_be_sent_is_refused_before_anything_changes(services, view, 
     assert chat == Chat()
 
 
-def test_a_lane_that_cannot_be_rendered_is_named_and_no_lane_is_asked(services, view):
-    services.engine.refusals["model"] = "this template knows no system prompt"
+def test_a_lane_that_cannot_start_says_why_in_its_own_column_and_the_others_answer(services, view):
+    services.engine.refusals["model"] = "this template knows no <b> system prompt"
     chat = Chat()
-    with pytest.raises(PlaygroundError, match="lane 2: this template knows no system prompt"):
-        send(services, view, chat)
+    enqueue(services, "one", "eins")
+    shown = send(services, view, chat)
+    assert "this template knows no &lt;b&gt; system prompt" in shown[view.lanes[1].status]
+    assert [texts(shown[lane.chatbot])[1:] for lane in view.lanes[:3]] == [
+        [("assistant", "one")],
+        [],
+        [("assistant", "eins")],
+    ]
+    assert (shown[view.prompt], shown[view.lanes[1].exact]) == ("", "")
+    assert shown[view.lanes[1].again]["interactive"]
+    enqueue(services, "two", "uno", "zwei")
+    services.engine.refusals.clear()
+    send(services, view, chat, "next")
+    assert [len(reply.conversation.messages) for reply in services.engine.asked[-3:]] == [3, 1, 3]
+
+
+def test_a_lane_that_could_not_start_is_regenerated_edited_and_cleared_like_any_other(services, view):
+    chat = Chat()
+    services.engine.refusals["model"] = "no such template"
+    enqueue(services, "one")
+    send(services, view, chat, count=2)
+    with pytest.raises(PlaygroundError, match="lane 2: no such template"):
+        list(side_by_side.regenerate(services, view, 1, chat, "", False, True, 2, *values()))
+    assert [texts(history) for history in chat.histories[:2]] == [
+        [("user", "Hello"), ("assistant", "one")],
+        [("user", "Hello")],
+    ]
+    services.engine.refusals.clear()
+    enqueue(services, "uno")
+    list(side_by_side.regenerate(services, view, 1, chat, "", False, True, 2, *values()))
+    assert [history[-1]["content"] for history in chat.histories[:2]] == ["one", "uno"]
+    services.engine.refusals["model"] = "no such template"
+    side_by_side.edit(view, chat)
+    enqueue(services, "due")
+    send(services, view, chat, "Hi", count=2)
+    assert [texts(history) for history in chat.histories[:2]] == [
+        [("user", "Hi"), ("assistant", "due")],
+        [("user", "Hi")],
+    ]
+    assert "no such template" in snapshot.page(chat)
+    assert side_by_side.clear(view, chat, 1)[view.lanes[1].status] == ""
+
+
+def test_where_no_lane_can_start_nothing_changes(services, view):
+    services.engine.refusals |= {"plain": "no plain", "model": "no system prompt"}
+    chat = Chat()
+    with pytest.raises(PlaygroundError, match="^lane 1: no plain$"):
+        send(services, view, chat, count=2)
+    services.engine.refusals["model"] = "no plain"
+    with pytest.raises(PlaygroundError, match="^no plain$"):
+        send(services, view, chat, count=2)
     assert (services.engine.asked, chat) == ([], Chat())
+
+
+def test_lanes_for_which_there_is_no_place_fail_alone(services, view, monkeypatch):
+    """What the engine refuses for all of them together is asked lane by lane."""
+    enqueue(services, "one", "uno")
+    together = services.engine.replies
+
+    def full(asked, visitor=""):
+        if len(services.engine.asked) + len(asked) > 2:
+            raise Busy("64 requests are waiting")
+        return together(asked, visitor=visitor)
+
+    monkeypatch.setattr(services.engine, "replies", full)
+    shown = send(services, view, Chat())
+    assert [texts(shown[lane.chatbot])[-1][1] for lane in view.lanes[:3]] == ["one", "uno", "Hello"]
+    assert "64 requests are waiting" in shown[view.lanes[2].status]
+
+
+def test_a_path_of_this_machine_is_no_lane_of_others(services, view):
+    services = replace(services, host="0.0.0.0")
+    enqueue(services, "one")
+    others = [("/etc", "", "plain", None, ""), (MODEL, "", "/srv/secret.jinja", None, "")]
+    shown = send(services, view, Chat(), lanes=[LANES[0], *others])
+    assert f"choose one of the models that are here: {MODEL}" in shown[view.lanes[1].status]
+    assert "choose one of the templates of the list" in shown[view.lanes[2].status]
+    assert [reply.lane.model for reply in services.engine.asked] == [MODEL]
 
 
 def test_a_lane_that_fails_says_why_and_the_others_go_on(services, view):
@@ -217,6 +294,28 @@ def test_a_lane_that_waits_says_how_many_are_before_it(services, view, monkeypat
     first = next(side_by_side.send(services, view, Chat(), "Hi", "", False, True, 3, *values()))
     assert "waiting …" in first[view.lanes[0].status]
     assert "waiting, 3 before it …" in first[view.lanes[2].status]
+
+
+def test_half_a_character_is_neither_shown_nor_kept(services, view):
+    chat = Chat()
+    enqueue(services, "one", "uno")
+    lanes = [(*LANES[0][:4], "Be \ud83d brief."), LANES[1]]
+    shown = send(services, view, chat, prompt="a \ud83d b", lanes=lanes, count=2)
+    assert texts(shown[view.lanes[0].chatbot])[0] == ("user", "a ? b")
+    side_by_side.vote(services, view, "left", chat, 0, 1)
+    assert services.votes.export()[0]["left_messages"][0]["content"] == "Be ? brief."
+
+
+def test_a_reply_that_another_round_has_displaced_is_ended(services, view):
+    chat = Chat()
+    enqueue(services, ["a", "b", "c"], ["x", "y", "z"], ["n", "e", "w", "e", "r"])
+    rounds = side_by_side.send(services, view, chat, "Hi", "", False, True, 2, *values())
+    next(rounds)
+    other = chat.replies[0]
+    chat.replies[0] = services.engine.replies([(other.lane, other.conversation)])[0]
+    next(rounds)
+    assert (other.finish_reason, chat.replies[0].finish_reason) == ("cancelled", None)
+    rounds.close()
 
 
 def test_markup_in_messages_and_replies_is_shown_not_obeyed(services, view):
@@ -458,6 +557,31 @@ def test_a_vote_needs_two_lanes_that_answered(services, view, left, right, sente
         side_by_side.vote(services, view, "left", chat, left, right)
     assert services.votes.counts() == []
     assert chat.battle  # the vote can still be given
+
+
+def test_there_is_no_vote_on_a_lane_that_failed(services, view):
+    chat = Chat()
+    services.engine.enqueue("one")
+    services.engine.enqueue("half a", error="it broke off")
+    services.engine.enqueue("eins")
+    send(services, view, chat)
+    with pytest.raises(PlaygroundError, match="lane 2 failed"):
+        side_by_side.vote(services, view, "left", chat, 0, 1)
+    side_by_side.vote(services, view, "left", chat, 0, 2)
+    assert [row["winner"] for row in services.votes.rows()] == ["left"]
+    services.engine.enqueue("two")
+    services.engine.enqueue(error="gone")
+    assert not send(services, view, Chat(), count=2)[view.vote_buttons[0]]["interactive"]
+
+
+def test_there_is_no_vote_on_two_lanes_that_are_set_alike(services, view):
+    chat = Chat()
+    enqueue(services, "one", "uno", "eins")
+    send(services, view, chat, lanes=[LANES[0], LANES[0], LANES[1]])
+    with pytest.raises(PlaygroundError, match="lanes 1 and 2 are set alike"):
+        side_by_side.vote(services, view, "left", chat, 0, 1)
+    side_by_side.vote(services, view, "left", chat, 0, 2)
+    assert len(services.votes.rows()) == 1
 
 
 def test_there_is_nothing_to_vote_on_before_a_round_nor_with_one_lane(services, view):

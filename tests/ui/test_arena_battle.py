@@ -7,7 +7,7 @@ import gradio as gr
 import pytest
 
 from playground.core.battles import prompt_sets
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
 from playground.services.remote import Endpoint
 from playground.ui import lanes
 from playground.ui.arena import battle, session
@@ -422,6 +422,14 @@ def test_unusable_votes_are_said_on_the_page(services):
     assert "not a database" in session.opened(services)[3]
 
 
+def test_the_line_about_the_session_is_sent_where_it_has_changed(services):
+    line = session.where_else(services, None)
+    assert line == session.where(services)
+    assert session.where_else(services, line) == gr.skip()
+    services.votes.open_session("Monday")
+    assert "Monday" in session.where_else(services, line)
+
+
 def test_a_lane_that_is_gone_is_no_longer_drawn(services, view, adapter):
     services.engine.infos = [adapter("tuned")]
     session.set_pool(
@@ -431,3 +439,32 @@ def test_a_lane_that_is_gone_is_no_longer_drawn(services, view, adapter):
     assert session.pool_keys(services) == [lanes.lane_key(MODEL), lanes.lane_key(MODEL, "", "alpaca")]
     assert "2 lanes in the pool" in session.where(services)
     ask(services, view, Duel(), ["a"], ["b"])
+
+
+def test_a_pair_that_cannot_start_gives_way_to_one_that_can(services, view):
+    session.set_pool(services, [lanes.lane_key(MODEL, "", name) for name in ("", "alpaca", "plain")])
+    services.engine.refusals["alpaca"] = "alpaca knows no such turn"
+    for _ in range(4):  # also when the others have met before
+        duel = Duel()
+        ask(services, view, duel, ["a"], ["b"])
+        assert {lane.template for lane in duel.sides} == {"", "plain"}
+        battle.vote(services, view, "left", duel)
+    services.engine.refusals["plain"] = "plain cannot either"
+    duel = Duel()
+    with pytest.raises(PlaygroundError, match="alpaca knows no such turn|plain cannot either"):
+        ask(services, view, duel)
+    assert (duel, len(services.engine.asked)) == (Duel(), 8)
+
+
+def test_no_other_pair_is_drawn_while_there_is_no_place(services, view, monkeypatch):
+    tried = []
+
+    def full(asked, visitor=""):
+        tried.append(asked)
+        raise Busy("64 requests are waiting; try again in a moment")
+
+    monkeypatch.setattr(services.engine, "replies", full)
+    session.set_pool(services, [lanes.lane_key(MODEL, "", name) for name in ("", "alpaca", "plain")])
+    with pytest.raises(PlaygroundError, match="64 requests"):
+        ask(services, view, Duel())
+    assert len(tried) == 1

@@ -36,7 +36,7 @@ def engine():
 def around(engine, services):
     """What the panel takes of the services, with this engine."""
     names = ("paths", "sources", "templates", "datasets")
-    return SimpleNamespace(engine=engine, model=MODEL, **{name: getattr(services, name) for name in names})
+    return SimpleNamespace(engine=engine, model=MODEL, host="", **{name: getattr(services, name) for name in names})
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from playground.core.tools import Tool, calculator, weather
 from playground.errors import PlaygroundError
 from playground.services.remote import Remotes
 from playground.services.templates import Templates
-from playground.ui import own_tools, tool_talk, tools_tab
+from playground.ui import own_tools, scorecard, tool_talk, tools_tab
 from playground.ui.tool_talk import Talk
 from playground.ui.tools import asking, choices, model_tool
 
@@ -797,3 +797,14 @@ def test_another_model_is_offered_and_asked(services, toolbox, ask):
     assert titles(talk.lanes[0].chat)[-1] == "assistant: It is Paris."
     with pytest.raises(PlaygroundError, match="choose the model"):
         model_tool.with_model(services, toolbox, [], BOTH, [], "", "")
+
+
+def test_a_folder_of_this_machine_answers_nobody_else(services, toolbox):
+    services.host = "0.0.0.0"
+    for ask in (
+        lambda: model_tool.with_model(services, toolbox, [], BOTH, [], "/etc", ""),
+        lambda: tool_talk.tool_lane(services, "/etc", "", ""),
+        lambda: scorecard.asked_lanes(services, 1, ["/etc", "", ""]),
+    ):
+        with pytest.raises(PlaygroundError, match="choose one of the models that are here"):
+            ask()

@@ -1,6 +1,7 @@
 """Blind battle: two hidden lanes answer the same question, and further ones; then a vote, then their names."""
 
 import html
+import math
 import secrets
 import time
 import uuid
@@ -12,8 +13,9 @@ import gradio as gr
 
 from playground.config import SamplingConfig
 from playground.core import battles
+from playground.core.jsonl import printable
 from playground.core.messages import Conversation
-from playground.errors import PlaygroundError
+from playground.errors import Busy, PlaygroundError
 from playground.services.votes import Battle, Refused, Side, Ticket
 from playground.ui.arena import session
 from playground.ui.arena.chat import MAX_CHARACTERS, TICK, answered, bubbles
@@ -202,15 +204,16 @@ def ask(services: Services, view: View, duel: Duel, source: str, category: str, 
     """Draw two lanes, ask both at once, store what they say; then the vote is open. Before it: ask both a follow-up."""
     if duel.busy:
         raise PlaygroundError("both lanes are still answering; wait, or press Stop")
+    prompt = printable(prompt)
     if duel.tickets:
         yield from _go_on(services, view, duel, source, prompt)
         return
     seed = secrets.randbelow(2**31)
     category, prompt = _question(services, duel, source, category, prompt, seed)
-    lanes, name = _drawn(services, seed)
     asked = [{"role": "user", "content": prompt}]
     duel.visitor = duel.visitor or uuid.uuid4().hex
-    replies, left_out = _replies(services, duel, lanes, (asked, asked))
+    name = services.votes.session().name
+    lanes, replies, left_out = _begun(services, duel, name, asked, seed)
     try:
         sides = [Side(lane.label, _settings(lane), asked) for lane in lanes]
         ticket = services.votes.start(Battle("blind", *sides, name, category))
@@ -327,19 +330,34 @@ def _check_length(prompt: str) -> None:
         )
 
 
-def _drawn(services: Services, seed: int) -> tuple[tuple, str]:
-    """The two lanes, left and right, and the session's name."""
-    name = services.votes.session().name
-    lanes = {}
-    for key in session.pool_keys(services):
-        lane = read_lane(services, key, SamplingConfig(seed=seed))
-        lanes[lane.label] = lane
-    if len(lanes) < 2:
+def _pool(services: Services, seed: int) -> dict:
+    """The lanes that may meet, by their labels."""
+    lanes = [read_lane(services, key, SamplingConfig(seed=seed)) for key in session.pool_keys(services)]
+    named = {lane.label: lane for lane in lanes}
+    if len(named) < 2:
         raise PlaygroundError(
-            f"a battle needs two lanes or more in the pool, there {'is' if len(lanes) == 1 else 'are'} {len(lanes)}; "
+            f"a battle needs two lanes or more in the pool, there {'is' if len(named) == 1 else 'are'} {len(named)}; "
             "choose them under “For the teacher”, or get another model"
         )
-    return tuple(lanes[label] for label in battles.pair(list(lanes), services.votes.met(name), seed)), name
+    return named
+
+
+def _begun(services: Services, duel: Duel, name: str, asked: list[dict], seed: int) -> tuple:
+    """The two lanes drawn in the session `name`, left and right, their replies, and what is left out of each prompt.
+
+    A pair that cannot start gives way to the next one: it has never met, and would be drawn for every battle.
+    """
+    lanes, met, refusal = _pool(services, seed), services.votes.met(name), None
+    for _ in range(math.comb(len(lanes), 2)):
+        labels = battles.pair(list(lanes), met, seed)
+        pair = tuple(lanes[label] for label in labels)
+        try:
+            return pair, *_replies(services, duel, pair, (asked, asked))
+        except Busy:
+            raise
+        except PlaygroundError as error:
+            refusal, met[tuple(sorted(labels))] = refusal or error, math.inf
+    raise refusal
 
 
 def _settings(lane) -> dict:

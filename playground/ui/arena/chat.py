@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
+from playground.core.jsonl import printable
 from playground.core.messages import Conversation
 from playground.core.tools import TOOLS, schemas
 from playground.errors import PlaygroundError
-from playground.services.engine import with_seed
-from playground.ui.lanes import MAX_LANES, read_lanes, read_systems
+from playground.services.engine import Reply, with_seed
+from playground.ui.lanes import MAX_LANES, check_here, read_lanes, read_systems
 
 MAX_CHARACTERS = 20_000  # of one message; a longer one would not fit the small models' context anyway
 TICK = 0.3  # seconds between two updates while lanes stream; on two cores, more of them starve page and model
@@ -94,6 +95,7 @@ def send(services, view, chat, prompt, system, tools, sanitize, count, *values) 
     """Ask all lanes at once and show their answers as they come."""
     if chat.busy:
         raise PlaygroundError("the lanes are still answering; press Stop first")
+    prompt, system, *values = printable([prompt, system, *values])
     if not prompt.strip():
         raise PlaygroundError("write a prompt first, or pick one of the examples")
     if len(prompt) > MAX_CHARACTERS:
@@ -142,6 +144,7 @@ def regenerate(services, view, index, chat, system, tools, sanitize, count, *val
         raise PlaygroundError("nothing has been asked yet; write a prompt and send it")
     if not chat.histories[again[0]]:
         raise PlaygroundError(f"lane {index + 1} has not been asked anything yet")
+    system, *values = printable([system, *values])
     lanes, systems = read_lanes(services, count, sanitize, values), read_systems(count, system, values)
     asked = {}
     for i in again:
@@ -164,7 +167,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
     }
     requests = [(lane, Conversation(sent[index], offered)) for index, (lane, _, _) in asked.items()]
     chat.visitor = chat.visitor or uuid.uuid4().hex
-    started = _start(services.engine, requests, list(asked), chat.visitor)
+    started = _start(services, dict(zip(asked, requests, strict=True)), chat.visitor)
     for (index, (lane, history, _)), (reply, left_out) in zip(asked.items(), started, strict=True):
         chat.histories[index], chat.lanes[index], chat.replies[index] = history, lane, reply
         chat.asked[index], chat.left_out[index] = sent[index], left_out
@@ -184,7 +187,8 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
             update[view.lanes[index].again] = gr.update(interactive=False)
         while running:
             for index, reply in list(running.items()):
-                if chat.replies[index] is not reply:  # this lane was cleared meanwhile
+                if chat.replies[index] is not reply:  # this lane was cleared meanwhile, or asked again at the same time
+                    reply.cancel()
                     del running[index]
                     continue
                 done = reply.done  # read before the text, so that the last text is never missed
@@ -200,7 +204,7 @@ def _answer(services, view, chat, asked: dict, tools: bool, new: str | None = No
                     update[view.lanes[index].stop] = gr.update(interactive=False)
                     update[view.lanes[index].again] = gr.update(interactive=True)
             if not running:
-                if sum(reply is not None for reply in chat.replies) > 1:
+                if sum(reply is not None and not reply.error for reply in chat.replies) > 1:
                     chat.battle = uuid.uuid4().hex
                     update |= {button: gr.update(interactive=True) for button in view.vote_buttons}
                 update |= {view.send: gr.update(visible=True), view.stop: gr.update(visible=False)}
@@ -221,21 +225,31 @@ def answered(history: list[dict]) -> list[dict]:
     return [turn for turn, next in zip(history, after, strict=True) if (turn["role"], next["role"]) != ("user", "user")]
 
 
-def _start(engine, requests: list, indices: list[int], visitor: str) -> list[tuple]:
-    """All replies started together, each with what is left out of its prompt; or none, and a PlaygroundError that
-    names the lane."""
+def _start(services, requests: dict, visitor: str) -> list[tuple]:
+    """A reply of each lane ({index: (lane, conversation)}), and what is left out of its prompt. A lane that cannot
+    start has a reply that failed, with its sentence; where none can, that is a PlaygroundError."""
+    fitted, replies, errors = {}, {}, {}
+    for index, (lane, conversation) in requests.items():
+        try:
+            check_here(services, lane.model, lane.template)
+            fitted[index] = services.engine.fitted(lane, conversation)
+        except PlaygroundError as error:
+            errors[index] = error
+    short = {index: (requests[index][0], conversation) for index, (conversation, _) in fitted.items()}
     try:
-        fitted = [engine.fitted(*request) for request in requests]
-        short = [(lane, conversation) for (lane, _), (conversation, _) in zip(requests, fitted, strict=True)]
-        replies = engine.replies(short, visitor=visitor)
-        return [(reply, left_out) for reply, (_, left_out) in zip(replies, fitted, strict=True)]
-    except PlaygroundError as error:
-        for index, (lane, conversation) in zip(indices, requests, strict=True):
+        replies = dict(zip(short, services.engine.replies(list(short.values()), visitor=visitor), strict=True))
+    except PlaygroundError:  # one of them cannot start, or there is no place for all
+        for index, request in short.items():
             try:
-                engine.prompt(lane, engine.fitted(lane, conversation)[0])
-            except PlaygroundError as cause:
-                raise PlaygroundError(f"lane {index + 1}: {cause}") from error
-        raise
+                replies[index] = services.engine.replies([request], visitor=visitor)[0]
+            except PlaygroundError as error:
+                errors[index] = error
+    if not replies:
+        index, error = min(errors.items())
+        shared = len(errors) > 1 and len({str(one) for one in errors.values()}) == 1
+        raise PlaygroundError(str(error) if shared else f"lane {index + 1}: {error}") from error
+    replies |= {index: Reply.failed(requests[index][0], str(error)) for index, error in errors.items()}
+    return [(replies[index], fitted[index][1] if index in fitted else None) for index in requests]
 
 
 def bubbles(history: list[dict], reply=None) -> list[dict]:

@@ -43,7 +43,7 @@ def build(services: Services, line: gr.HTML) -> None:
         (prompts_button, prompts, set_prompts),
     ):
         button.click(partial(shown(handler), services), field, [*form, line, told], **QUEUED)
-    gr.Timer(10).tick(partial(where, services), None, line, **QUIET)
+    gr.Timer(10).tick(partial(where_else, services), line, line, **QUIET)
 
 
 def pool_keys(services: Services) -> list[str]:
@@ -74,6 +74,12 @@ def where(services: Services) -> str:
     name = f"Session <b>{html.escape(session.name)}</b>" if session.name else "No session named yet"
     said = f"{votes:,} vote{'s' if votes != 1 else ''}, {lanes} lane{'s' if lanes != 1 else ''} in the pool"
     return f'<div class="battle-line" data-votes="{votes}">{name} · {said}</div>'
+
+
+def where_else(services: Services, now: str | None):
+    """The line where it has changed; nothing is sent while it stays."""
+    line = where(services)
+    return gr.skip() if line == now else line
 
 
 def set_name(services: Services, name: str) -> tuple:

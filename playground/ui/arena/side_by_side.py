@@ -12,7 +12,7 @@ from playground.services.votes import Refused, Side
 from playground.ui import endpoints, more_models, token_view
 from playground.ui.arena import compare, snapshot
 from playground.ui.arena.chat import EDIT, Chat, LaneView, View, clear, edit, regenerate, send, stop
-from playground.ui.common import QUEUED, QUIET, Services, shown
+from playground.ui.common import QUEUED, QUIET, Services, shown, sparing
 from playground.ui.lanes import (
     MAX_LANES,
     PRESETS,
@@ -83,10 +83,14 @@ def vote(services: Services, view: View, choice: str, chat: Chat, left: int, rig
         lane, reply = chat.lanes[index], chat.replies[index]
         if reply is None:
             raise PlaygroundError(f"lane {index + 1} has not answered; choose a lane that has")
+        if reply.error:
+            raise PlaygroundError(f"lane {index + 1} failed; choose a lane that has answered, or regenerate it")
         settings = {"model": lane.model, "adapter": lane.adapter, "template": lane.template, **asdict(lane.sampling)}
         if chat.left_out[index]:
             settings["left_out"] = str(chat.left_out[index])
         sides.append(Side(lane.label, settings, chat.asked[index], reply.text))
+    if sides[0].name == sides[1].name:
+        raise PlaygroundError(f"lanes {left + 1} and {right + 1} are set alike, so a vote on them says nothing")
     try:
         services.votes.add(chat.battle, *sides, choice, session=services.votes.session().name)
     except Refused:  # the second of two clicks at once
@@ -223,8 +227,9 @@ def build(services: Services) -> View:
         )
     # finished runs and fetched models appear without a restart; votes of other visitors are counted
     fresh = [totals, *(c for v in views for c in (v.model, v.adapter))]
-    gr.on(None, partial(refresh, services, view), None, fresh, **QUIET)  # when the page opens
-    gr.Timer(10).tick(partial(refresh, services, view), None, fresh, **QUIET)
+    sent = gr.State()
+    look = sparing(partial(refresh, services, view), fresh)
+    gr.on([gr.context.Context.root_block.load, gr.Timer(10).tick], look, sent, [*fresh, sent], **QUIET)
     return view
 
 

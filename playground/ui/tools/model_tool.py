@@ -10,8 +10,8 @@ from playground.errors import PlaygroundError
 from playground.services import ask_model
 from playground.services.engine import Lane
 from playground.services.tool_limits import ToolLimits
-from playground.ui.common import QUEUED, QUIET, Services, shown
-from playground.ui.lanes import model_choices
+from playground.ui.common import QUEUED, QUIET, Services, shown, sparing
+from playground.ui.lanes import check_here, model_choices
 from playground.ui.own_tools import offered
 from playground.ui.tools.choices import adapter_choices
 
@@ -35,7 +35,9 @@ def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list) 
         )
         adapter = gr.Dropdown(adapter_choices(services), value="", label="Its adapter")
         add = gr.Button("Offer it as ask_model", size="sm", elem_id="tools-model-tool-add")
-    gr.Timer(10).tick(partial(refreshed, services), adapter, [model, adapter], **QUIET)
+    sent = gr.State()
+    look = sparing(partial(refreshed, services), [model, adapter])
+    gr.Timer(10).tick(look, [adapter, sent], [model, adapter, sent], **QUIET)
     offer = shown(partial(with_model, services, toolbox))
     return [add.click(offer, [own, *groups, model, adapter], [own, *groups], **QUEUED)]
 
@@ -56,6 +58,7 @@ def with_model(
     """One model is asked at a time: the next takes the last one's place."""
     if not model:
         raise PlaygroundError("choose the model that shall be asked")
+    check_here(services, model)
     sampling = SamplingConfig(temperature=0.0, max_new_tokens=TOKENS)
     lane = Lane(model, adapter or None, "", sampling)
     services.engine.template(lane)  # says at once what cannot be asked
