@@ -311,6 +311,15 @@ def adapter_named(paths: Paths, name: str) -> Path | None:
     return next((run.adapter for run in list_runs(paths) if name in run.former_names and run.adapter), None)
 
 
+def adapter_to_go_on_from(paths: Paths, name: str) -> Path:
+    """The folder of an adapter by its name, or by the folder's own path. Raises PlaygroundError where there is none."""
+    folder = adapter_named(paths, name) or Path(name).expanduser()
+    if not (folder / "adapter_config.json").exists():
+        known = ", ".join(map(adapter_name, adapters(paths)))
+        raise PlaygroundError(f"there is no adapter {name!r} to continue from; the adapters are {known}")
+    return folder
+
+
 def whole_models(paths: Paths) -> list[Path]:
     """Model folders of full fine-tunes that have ended well, newest first."""
     return [run.folder / "model" for run in list_runs(paths) if run.trained_whole]

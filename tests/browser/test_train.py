@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.browser.conftest import settle
+
 SETTINGS = {
     "Name": "browser-run",
     "Rows": 40,
@@ -76,3 +78,38 @@ def test_a_wrong_value_is_said_before_anything_starts(tuning):
     toast = tuning.page.get_by_test_id("toast-body")
     toast.wait_for()
     assert "rank must be between 1 and 256, got 0" in toast.inner_text()
+
+
+def test_a_reload_leaves_the_form_as_it_was_and_one_click_brings_the_recipe_back(tuning, visit):
+    page, back = tuning.page, tuning.page.get_by_role("button", name="Back to the recipe's values")
+    tuning.choose("Recipe", "Follow instructions")
+    page.locator("#run-settings", has_text="Alpaca-style").wait_for()
+    settle(page)
+    assert not back.is_visible()
+    usual = tuning.field("Rank").input_value()
+    tuning.field("Rank").fill("5")
+    tuning.unfold("All settings")
+    tuning.choose("Targets", "attention only")
+    back.wait_for()
+    settle(page)
+
+    page.reload()
+    tuning.wait_for_model()
+    tuning.open("Fine-tune")
+    back.wait_for()
+    assert tuning.field("Recipe").input_value() == "Follow instructions"
+    assert tuning.field("Data").input_value() == "instructions"
+    assert tuning.field("Rank").input_value() == "5"
+    page.get_by_role("button", name="The same from the command line").click()
+    command = page.locator(".command textarea")
+    assert "--rank 5 --targets all-linear,attention" in command.input_value()
+
+    back.click()
+    back.wait_for(state="hidden")
+    assert tuning.field("Rank").input_value() == usual
+    assert command.input_value() == "playground train --recipe follow-instructions"
+
+    # another browser begins afresh
+    other = visit()
+    other.open("Fine-tune")
+    assert other.field("Recipe").input_value() != "Follow instructions"

@@ -77,6 +77,7 @@ class View:
     discard: gr.Button
     resume: gr.Button
     delete: gr.Button
+    again: gr.Button
     seen: gr.State
 
     @property
@@ -117,6 +118,7 @@ def build(services: Services) -> Panel:
         discard = gr.Button("Stop and discard", size="sm", visible=False)
         resume = gr.Button("Resume", size="sm", visible=False)
         delete = gr.Button("Delete", size="sm", visible=False)
+        again = gr.Button("These settings again", size="sm", visible=False)
     with gr.Group(visible=False) as confirm:
         question = gr.HTML()
         with gr.Row():
@@ -138,7 +140,7 @@ def build(services: Services) -> Panel:
         with gr.Accordion("Log", open=False):
             log = gr.Textbox(lines=8, max_lines=16, show_label=False, interactive=False, autoscroll=True)
     drawn = (chooser, state, measure, plot, light, rate, norm, slider, answer, every, after, log)
-    view = View(*drawn, stop, discard, resume, delete, gr.State())
+    view = View(*drawn, stop, discard, resume, delete, again, gr.State())
     return Panel(view, confirm, question, yes, no, gr.State(""))
 
 
@@ -190,7 +192,7 @@ def show_run(
         hidden = gr.update(visible=False)
         empty = gr.update(choices=[], value=None, visible=False)
         drawn = [hidden, hidden, "", hidden, hidden, hidden, "", "", hidden, ""]  # from the measure to the log
-        return [empty, EMPTY, *drawn, *[hidden] * 4, Seen(None, listed)]
+        return [empty, EMPTY, *drawn, *[hidden] * 5, Seen(None, listed)]
     events, status, same = run.events(), run.status, seen is not None and seen.run == run.name
     evaluations = answers.evaluations(events)
     plot = curves.shown(curves.curve(events, measure), "training")
@@ -212,6 +214,7 @@ def show_run(
         gr.update(visible=status.live),
         gr.update(visible=run.resumable),
         gr.update(visible=not status.live),
+        gr.update(visible=True),
         Seen(run.name, listed, len(evaluations)),
     ]
 
