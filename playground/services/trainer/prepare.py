@@ -20,7 +20,7 @@ from playground.services.trainer.job import Job, StoppedEarly
 
 @dataclass
 class Prepared:
-    """All that a run needs, loaded and checked. `loaded` is None once the base has made way for a fresh one."""
+    """All that a run needs, loaded and checked. `loaded` is the base, after the training a fresh one."""
 
     folder: Path
     loaded: Loaded | None
