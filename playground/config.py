@@ -54,6 +54,8 @@ TWO_STAGES = ("lora", "rslora", "dora", "qlora")  # can follow a soft prompt
 LORA_METHODS = ("lora", "rslora", "dora", "pissa", "eva", "qlora")
 EVERY_LINEAR, ATTENTION = "all-linear", "attention"
 VIEWERS = ("tensorboard", "trackio")  # packages by the same name
+NAMES_A_FILE = ("model", "data", "template", "continue_from")
+LONGEST_NAME = 255  # of a file or a folder, in bytes
 FULL_LIMIT = 400_000_000  # parameters; AdamW needs about 16 bytes for each
 
 
@@ -280,6 +282,8 @@ def check(config):
         value, bounds = getattr(config, f.name), f.metadata
         if "choices" in bounds and value not in bounds["choices"]:
             raise PlaygroundError(f"{f.name} must be one of {', '.join(bounds['choices'])}, got {value!r}")
+        if isinstance(value, str):
+            _check_text(f.name, value)
         low, high = bounds.get("min", bounds.get("above")), bounds.get("max")
         if low is None and high is None:
             continue
@@ -292,6 +296,18 @@ def check(config):
     return config
 
 
+def _check_text(name: str, value: str) -> None:
+    """A text must be one that a file can hold, and the name of a file one that a file can have."""
+    encoded = value.encode("utf-8", "replace")
+    if encoded.decode() != value:
+        raise PlaygroundError(f"{name} holds half a character (a lone surrogate), which no file can hold; leave it out")
+    if name in NAMES_A_FILE and any(len(part) > LONGEST_NAME for part in encoded.split(b"/")):
+        raise PlaygroundError(
+            f"{name} is a name or a path, no part of it longer than {LONGEST_NAME} bytes; got {len(value):,} "
+            f"characters, {value[:40]!r} …"
+        )
+
+
 def _convert(name: str, value, kind: type):
     if kind is bool and isinstance(value, str):
         if value.strip().lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
@@ -301,7 +317,7 @@ def _convert(name: str, value, kind: type):
         return kind(value)
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = "nothing" if value is None else repr(value)
         raise PlaygroundError(f"{name} must be a number, got {given}") from None
     if not math.isfinite(number) or (kind is int and not number.is_integer()):

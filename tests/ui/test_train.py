@@ -127,7 +127,13 @@ def test_a_large_data_set_is_estimated_from_its_first_rows(services, monkeypatch
         ({"learning_rate": "abc"}, "learning_rate must be a number, got &#x27;abc&#x27;"),
         ({"rank": None}, "rank must be a number, got nothing"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"rank": 10**400}, "rank must be a number, got 1000"),
         ({"data": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"data": '{"instruction": "Say hi"}' * 20}, "data is a name or a path, no part of it longer than 255 bytes"),
+        ({"model": "m" * 300}, "model is a name or a path"),
+        ({"template": "{% for message in messages %}" * 20}, "template is a name or a path"),
+        ({"continue_from": "a/" + "é" * 130}, "got 132 characters, &#x27;a/é"),
+        ({"probe": "What?\ud800"}, "probe holds half a character"),
         ({"template": "nonsense"}, "nonsense"),
         ({"model": "nonsense"}, "unknown model"),
         ({"max_length": 8}, "nothing to train on"),
@@ -406,12 +412,15 @@ def test_a_long_curve_is_thinned_and_a_resumed_one_has_each_step_once():
 def test_something_is_lost_only_after_a_question(services):
     run = run_of(services, state="finished")
     group, question, pending = watch.ask("delete", "a")
-    assert (group["visible"], pending) == (True, "delete")
+    assert (group["visible"], pending) == (True, ("delete", "a"))
     assert "Delete a" in question
     assert run.folder.exists()
-    hidden, *_ = watch.confirmed(services, "a", pending)
+    other = run_of(services, "b", state="finished")  # it is newer, so it is what a page shows meanwhile
+    hidden, pending, *_ = watch.confirmed(services, pending)
     assert hidden["visible"] is False
     assert not run.folder.exists()
+    watch.confirmed(services, pending)
+    assert other.folder.exists()
 
 
 @pytest.mark.parametrize("action", ["stop", "resume", "delete"])

@@ -22,6 +22,7 @@ CSS = """
 .run-list label { width: 100%; }
 .run-empty { padding: 24px 12px; color: var(--body-text-color-subdued); }
 """
+NOTHING = ("", None)  # no question is open
 EMPTY = (
     '<div class="run-empty"><b>No run yet.</b><p>Pick a recipe on the left and press <i>Start training</i>. '
     "The loss, the time left and the model's answer to the probe prompt then appear here as it learns. "
@@ -141,7 +142,7 @@ def build(services: Services) -> Panel:
             log = gr.Textbox(lines=8, max_lines=16, show_label=False, interactive=False, autoscroll=True)
     drawn = (chooser, state, measure, plot, light, rate, norm, slider, answer, every, after, log)
     view = View(*drawn, stop, discard, resume, delete, again, gr.State())
-    return Panel(view, confirm, question, yes, no, gr.State(""))
+    return Panel(view, confirm, question, yes, no, gr.State(NOTHING))
 
 
 def wire(services: Services, panel: Panel) -> None:
@@ -158,7 +159,7 @@ def wire(services: Services, panel: Panel) -> None:
     for action, button in (("discard", view.discard), ("delete", view.delete)):
         button.click(partial(ask, action), view.runs, [panel.confirm, panel.question, panel.pending], **QUIET)
     panel.yes.click(
-        shown(partial(confirmed, services)), [view.runs, panel.pending], [panel.confirm, *view.all], **QUEUED
+        shown(partial(confirmed, services)), panel.pending, [panel.confirm, panel.pending, *view.all], **QUEUED
     )
     panel.no.click(lambda: gr.update(visible=False), None, panel.confirm, **QUIET)
 
@@ -275,13 +276,17 @@ def act(services: Services, action: str, selected: str | None) -> list:
 
 
 def ask(action: str, selected: str | None) -> tuple:
-    """Show the question before something is lost."""
+    """Ask before something is lost. The question stays about this run, whichever is selected when it is answered."""
     what = {
         "discard": f"Stop {selected} now and keep nothing of what it learned since its last checkpoint?",
         "delete": f"Delete {selected} with its adapter, its curve and its log?",
     }[action]
-    return gr.update(visible=bool(selected)), f"<p>{html.escape(what)}</p>", action
+    return gr.update(visible=bool(selected)), f"<p>{html.escape(what)}</p>", (action, selected)
 
 
-def confirmed(services: Services, selected: str | None, action: str) -> list:
-    return [gr.update(visible=False), *act(services, action, selected)]
+def confirmed(services: Services, pending: tuple[str, str | None]) -> list:
+    """Do what was asked about, once: a second press on "Yes" finds nothing to do."""
+    action, selected = pending
+    if not action:
+        return [gr.update(visible=False), NOTHING, *[gr.skip()] * len(View.__dataclass_fields__)]
+    return [gr.update(visible=False), NOTHING, *act(services, action, selected)]
