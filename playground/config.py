@@ -56,6 +56,7 @@ EVERY_LINEAR, ATTENTION = "all-linear", "attention"
 VIEWERS = ("tensorboard", "trackio")  # packages by the same name
 NAMES_A_FILE = ("model", "data", "template", "continue_from")
 LONGEST_NAME = 255  # of a file or a folder, in bytes
+PROBES = 3  # prompts that are asked at each evaluation
 FULL_LIMIT = 400_000_000  # parameters; AdamW needs about 16 bytes for each
 
 
@@ -150,8 +151,17 @@ class TrainConfig:
         return tuple(dict.fromkeys(filter(None, map(str.strip, self.new_tokens.split(",")))))
 
     @property
+    def probes(self) -> list[str]:
+        """The prompts that are asked at each evaluation."""
+        return [line.strip() for line in self.probe.splitlines() if line.strip()]
+
+    @property
     def contradiction(self) -> str | None:
-        """Two settings that exclude each other, in a sentence that names both."""
+        """Two settings that exclude each other, in a sentence that names both; or one that contradicts itself."""
+        if len(self.probes) > PROBES:
+            return f"the probe has {len(self.probes)} lines; at most {PROBES} prompts are asked, one a line"
+        if blank := next((token for token in self.added_tokens if any(c.isspace() for c in token)), ""):
+            return f"a new token is a text without blanks, such as <|thinking|>; new_tokens has {blank!r}"
         method, beside = self.method, "a LoRA method (" + ", ".join(LORA_METHODS) + ")"
         if self.quantised and method in ("full", "pissa"):
             why = "trains every weight" if method == "full" else "starts from the base's own weights"

@@ -73,6 +73,14 @@ def test_a_run_is_watched_stopped_kept_and_used_in_the_chat(tuning, visit, pictu
 
 
 def test_a_wrong_value_is_said_before_anything_starts(tuning):
+    tuning.page.locator(".plan", has_text="rows to train on").wait_for()
+    usual = tuning.field("Learning rate").input_value()
+    tuning.field("Learning rate").fill("9")
+    said = tuning.page.locator(".plan.bad", has_text="learning_rate must be above 0.0")
+    said.wait_for()
+    tuning.field("Learning rate").fill(usual)
+    said.wait_for(state="detached")
+    tuning.page.locator(".plan", has_text="rows to train on").wait_for()
     tuning.field("Rank").fill("0")
     tuning.page.get_by_role("button", name="Start training").click()
     toast = tuning.page.get_by_test_id("toast-body")

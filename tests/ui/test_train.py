@@ -107,6 +107,15 @@ def test_rows_tokens_and_steps_are_counted_before_the_run(services):
     assert "36 rows to train on and 4 held out: 18 steps of 4 rows" in text
 
 
+def test_a_mistake_in_what_is_not_counted_comes_and_goes_in_place(services):
+    right, wrong = values(rows=40), values(rows=40, learning_rate=9)
+    said = form.shown_plan(services, *right)
+    assert form.checked_plan(services, said, *right) == gr.skip()
+    mistake = form.checked_plan(services, said, *wrong)
+    assert "learning_rate must be above 0.0 and at most 1.0, got 9.0" in mistake
+    assert form.checked_plan(services, mistake, *right) == said
+
+
 @pytest.mark.parametrize("steps, said", [(5, True), (6, False)])
 def test_a_warm_up_that_never_ends_is_said(services, steps, said):
     text = form.shown_plan(services, *values(rows=40, steps=steps, warmup_steps=5))
@@ -128,6 +137,10 @@ def test_a_large_data_set_is_estimated_from_its_first_rows(services, monkeypatch
         ({"rank": None}, "rank must be a number, got nothing"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"rank": 10**400}, "rank must be a number, got 1000"),
+        ({"name": "a/b"}, "a run&#x27;s name is 1 to 64 letters"),
+        ({"probe": "a\nb\n\nc\nd"}, "the probe has 4 lines; at most 3 prompts are asked"),
+        ({"new_tokens": "<|a|>,b c"}, "new_tokens has &#x27;b c&#x27;"),
+        ({"rows": 1}, "batch_size is 8, and there is 1 row to train on; set batch_size to 1, or add rows"),
         ({"data": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"data": '{"instruction": "Say hi"}' * 20}, "data is a name or a path, no part of it longer than 255 bytes"),
         ({"model": "m" * 300}, "model is a name or a path"),

@@ -141,6 +141,8 @@ def wire(services: Services, form: Form, started: Callable, outputs: list) -> No
     changes = [page.load, *(form.fields[name].change for name in COUNTED)]
     whenever(partial(shown_plan, services), inputs, form.plan, changes)
     # what is said of a recipe changes when its values are there, the recipe before
+    others = [form.fields[name].change for name in NAMES if name not in COUNTED]
+    whenever(partial(checked_plan, services), [form.plan, *inputs], form.plan, others)
     everything = [form.about.change, *(form.fields[name].change for name in NAMES)]
     whenever(followed, settings, [form.command, form.back], everything)
     fit.wire(services, form.fit, form.fit_opened.expand, inputs, config_from)
@@ -299,12 +301,28 @@ def followed(recipe: str, *values) -> tuple[str, dict]:
 def shown_plan(services: Services, *values) -> str:
     """What a run with these settings would train on, and whether it fits; a mistake is said there, not in a pop-up."""
     try:
-        config = config_from("", values)
+        config = checked(config_from("", values))
         found = plan(services, config)
         fits = fit.before_run(config, found.folder, found.examples, found.steps) if found.examples else ""
         return f'<div class="plan">{html.escape(found.sentence)}{fits}</div>'
     except PlaygroundError as error:
         return f'<div class="plan bad">{html.escape(str(error))}</div>'
+
+
+def checked_plan(services: Services, said: str, *values):
+    """The plan after a change of what is not counted, which is left as it is unless a mistake comes or goes."""
+    try:
+        checked(config_from("", values))
+    except PlaygroundError as error:
+        return f'<div class="plan bad">{html.escape(str(error))}</div>'
+    return shown_plan(services, *values) if 'class="plan bad"' in (said or "") else gr.skip()
+
+
+def checked(config: TrainConfig) -> TrainConfig:
+    """The settings, if a run can have its name."""
+    if name := config.name.strip():
+        runs.check_name(name)
+    return config
 
 
 @dataclass(frozen=True)
