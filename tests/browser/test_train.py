@@ -121,3 +121,19 @@ def test_a_reload_leaves_the_form_as_it_was_and_one_click_brings_the_recipe_back
     other = visit()
     other.open("Fine-tune")
     assert other.field("Recipe").input_value() != "Follow instructions"
+
+
+def test_a_phone_is_shown_the_run_that_it_started(visit):
+    visitor = visit(viewport={"width": 390, "height": 844})
+    visitor.wait_for_model()
+    visitor.open("Fine-tune")
+    page = visitor.page
+    set_all(visitor, **{**SETTINGS, "Name": "on-a-phone"})
+    page.get_by_text(re.compile(r"300 steps of 2 rows")).wait_for()
+    page.get_by_role("button", name="Start training").click()
+    state(visitor).get_by_text("on-a-phone").first.wait_for()
+    box = "document.querySelector('.run-state').getBoundingClientRect()"
+    page.wait_for_function(f"{box}.top >= 0 && {box}.bottom <= innerHeight")
+    page.get_by_role("button", name="Stop and discard").click()
+    page.get_by_role("button", name="Yes", exact=True).click()
+    state(visitor).get_by_text("Stopped", exact=True).wait_for()

@@ -17,6 +17,7 @@ from playground.services import runs
 from playground.services.runs import Run
 from playground.services.scorecards import Scorecards
 from playground.ui.common import QUEUED, QUIET, Services, shown, whenever, whole
+from playground.ui.train import words
 
 CSS = """
 .card :is(table, thead, tbody, tr) { border: 0 !important; }
@@ -100,7 +101,8 @@ def wire(services: Services, panel: Panel, view, opened, show_run) -> None:
     panel.rename.click(
         shown(partial(rename, services, store, show_run)), [chooser, panel.name], [*view.all, *panel.shown], **QUEUED
     )
-    panel.extend.click(shown(partial(extend, services, show_run)), [chooser, panel.more], view.all, **QUEUED)
+    more = panel.extend.click(shown(partial(extend, services, show_run)), [chooser, panel.more], view.all, **QUEUED)
+    more.success(None, js=words.into_view("run-state"))
 
 
 def selected_run(services: Services, selected: str | None) -> Run:

@@ -17,7 +17,7 @@ from playground.core.training.recipes import recipes
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
-from playground.ui.train import again, fit
+from playground.ui.train import again, fit, words
 
 SIMPLE = ("data", "template", "model", "epochs", "learning_rate", "rank", "batch_size", "probe")
 NAMES = tuple(f.name for f in fields(TrainConfig) if f.name != "recipe")
@@ -151,7 +151,7 @@ def wire(services: Services, form: Form, started: Callable, outputs: list) -> No
     keep = again.keep(("way", "recipe", *NAMES))
     gr.on([*everything, form.way.change], None, [form.way, *settings], None, js=keep, **QUIET)
     form.file.upload(shown(partial(add_file, services)), form.file, form.fields["data"], **QUEUED)
-    form.start.click(
+    begun = form.start.click(
         shown(lambda way, recipe, *values: started(start_run(services, recipe, *values, way=way))),
         [form.way, form.recipe, *inputs],
         outputs,
@@ -159,35 +159,36 @@ def wire(services: Services, form: Form, started: Callable, outputs: list) -> No
         **{**QUEUED, "show_progress": "minimal"},
         show_progress_on=form.plan,
     )
+    begun.success(None, js=words.into_view("run-state"))
 
 
 def wire_again(services: Services, form: Form, button: gr.Button, chooser: gr.Radio) -> None:
     """`button` fills in the settings of the run that is chosen."""
     event = button.click(shown(partial(settings_of, services)), chooser, form.filled, **QUEUED)
-    event.success(None, js='() => document.querySelector("#run-settings")?.scrollIntoView({ block: "nearest" })')
+    event.success(None, js=words.into_view("run-settings"))
 
 
 def settings_of(services: Services, selected: str | None) -> list:
     """The selected run's settings, as `Form.filled` takes them."""
     if not selected:
         raise PlaygroundError("select a run first")
-    found, words = again.of_run(services, runs.find(services.paths, selected))
-    return filled(services, found.values, words)
+    found, said = again.of_run(services, runs.find(services.paths, selected))
+    return filled(services, found.values, said)
 
 
 def reopened(services: Services, kept: str) -> list:
     """The form as the browser has kept it; without that, the recipe's values with the data sets and adapters of now."""
-    found, way, words = again.kept(services, kept)
+    found, way, said = again.kept(services, kept)
     if found is None:
         return [gr.skip(), gr.skip(), gr.skip(), *(_update(services, name) for name in NAMES)]
-    return [way if way in (IF_TIGHT, UNLOAD, KEEP) else gr.skip(), *filled(services, found.values, words)]
+    return [way if way in (IF_TIGHT, UNLOAD, KEEP) else gr.skip(), *filled(services, found.values, said)]
 
 
-def filled(services: Services, values: dict, words: str) -> list:
+def filled(services: Services, values: dict, said: str) -> list:
     """These values, under what is said of them; a field whose value is not among them stays as it is."""
     name = values.get("recipe", "")
     given = {field: {"value": form_value(field, values[field])} for field in NAMES if field in values}
-    return [name, about_html(name, words), *(_update(services, field, **given.get(field, {})) for field in NAMES)]
+    return [name, about_html(name, said), *(_update(services, field, **given.get(field, {})) for field in NAMES)]
 
 
 def _update(services: Services, name: str, **value) -> dict:
@@ -253,17 +254,17 @@ def form_value(name: str, value):
     return value
 
 
-def about_html(name: str, words: str = "") -> str:
-    """What the recipe is about, under `words` (HTML) where there is something to say of the settings."""
+def about_html(name: str, said: str = "") -> str:
+    """What the recipe is about, under `said` (HTML) where there is something to say of the settings."""
     if not name:
-        return f'<div class="plan">{words}<p>Every setting is yours; a recipe\'s values are a good start.</p></div>'
+        return f'<div class="plan">{said}<p>Every setting is yours; a recipe\'s values are a good start.</p></div>'
     recipe = recipes()[name]
     lines = [html.escape(recipe.description)]
     if changes := getattr(recipe, "changes", ""):
         lines.append(f"<b>What will change:</b> {html.escape(changes)}")
     if probe := recipe.settings.get("probe", ""):
         lines.append(f"<b>The prompt that shows it:</b> {html.escape(probe)}")
-    return f'<div class="plan">{words}{"".join(f"<p>{line}</p>" for line in lines)}</div>'
+    return f'<div class="plan">{said}{"".join(f"<p>{line}</p>" for line in lines)}</div>'
 
 
 def add_file(services: Services, file: str) -> dict:

@@ -104,7 +104,7 @@ class Panel:
 
 
 def build(services: Services) -> Panel:
-    state = gr.HTML(EMPTY)
+    state = gr.HTML(EMPTY, elem_id="run-state")
     measure = gr.Radio(
         [("loss", LOSS), ("perplexity", PERPLEXITY)],
         value=LOSS,
