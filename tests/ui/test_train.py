@@ -355,6 +355,17 @@ def test_nothing_is_sent_while_nothing_changes(services):
     assert "2 of 20" in show(services, "a", seen)["state"]
 
 
+def test_an_answer_that_comes_late_does_not_select_the_old_run_again(services):
+    run_of(services, "old", "finished")
+    seen = show(services)["seen"]
+    run_of(services, "new")  # started while the page asked about the old one
+    late = show(services, "old", seen)["runs"]
+    assert "value" not in late
+    assert [name for _, name in late["choices"]] == ["new", "old"]
+    assert show(services, "deleted", seen)["runs"]["value"] == "new"
+    assert dict(zip(FIELDS, train_tab.show_named(services, "new"), strict=True))["runs"]["value"] == "new"
+
+
 def test_the_newest_run_is_shown_unless_another_is_selected(services):
     run_of(services, "old", "finished")
     run_of(services, "new", "finished")

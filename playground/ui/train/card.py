@@ -77,9 +77,8 @@ def build() -> Panel:
         rename = gr.Button("Rename", size="sm", min_width=120, scale=1)
     with gr.Row():
         more = gr.Number(
-            MORE, label="More steps", info="a new run that goes on from this adapter", precision=0, minimum=1,
-            min_width=240, scale=3,
-        )  # fmt: skip
+            MORE, label="More steps", info="a new run that goes on from this adapter", min_width=240, scale=3
+        )
         extend = gr.Button("Go on", size="sm", min_width=120, scale=1)
     return Panel(card, note, keep, name, rename, more, extend, gr.State(""))
 

@@ -199,7 +199,7 @@ def show_run(
     plot = curves.shown(curves.curve(events, measure), "training")
     at = answers.position(evaluations, at if same else None, seen.evaluations if same else 0)
     return [
-        _list(services, found, run, seen),
+        _list(services, found, run, seen, selected),
         words.state_html(services, run, events),
         gr.update(visible=plot["visible"]),
         plot,
@@ -227,15 +227,18 @@ def _selected(found: list[Run], selected: str | None) -> Run | None:
     return named or next(renamed, found[0] if found else None)
 
 
-def _list(services: Services, found: list[Run], run: Run, seen: Seen | None):
-    """Update of the list of runs; skipped while its labels stay as they are."""
+def _list(services: Services, found: list[Run], run: Run, seen: Seen | None, selected: str | None):
+    """Update of the list of runs; skipped while its labels stay as they are.
+
+    It selects a run only where the page cannot know it: what was asked before a start, or before another run was
+    chosen, and is answered after it, would select the old one again.
+    """
     old = [(name, state) for name, state, _ in seen.listed] if seen else []
     same = seen is not None and seen.run == run.name and old == [(other.name, other.state) for other in found]
     if same and not any(other.status.live for other in found):
         return gr.skip()
-    return gr.update(
-        choices=[(words.run_label(services, other), other.name) for other in found], value=run.name, visible=True
-    )
+    value = {} if seen is not None and selected == run.name else {"value": run.name}
+    return gr.update(choices=[(words.run_label(services, other), other.name) for other in found], visible=True, **value)
 
 
 def _changed(run: Run, selected: Run | None) -> tuple:
