@@ -54,6 +54,9 @@ TWO_STAGES = ("lora", "rslora", "dora", "qlora")  # can follow a soft prompt
 LORA_METHODS = ("lora", "rslora", "dora", "pissa", "eva", "qlora")
 EVERY_LINEAR, ATTENTION = "all-linear", "attention"
 VIEWERS = ("tensorboard", "trackio")  # packages by the same name
+NAMES_A_FILE = ("model", "data", "template", "continue_from")
+LONGEST_NAME = 255  # of a file or a folder, in bytes
+PROBES = 3  # prompts that are asked at each evaluation
 FULL_LIMIT = 400_000_000  # parameters; AdamW needs about 16 bytes for each
 
 
@@ -148,8 +151,17 @@ class TrainConfig:
         return tuple(dict.fromkeys(filter(None, map(str.strip, self.new_tokens.split(",")))))
 
     @property
+    def probes(self) -> list[str]:
+        """The prompts that are asked at each evaluation."""
+        return [line.strip() for line in self.probe.splitlines() if line.strip()]
+
+    @property
     def contradiction(self) -> str | None:
-        """Two settings that exclude each other, in a sentence that names both."""
+        """Two settings that exclude each other, in a sentence that names both; or one that contradicts itself."""
+        if len(self.probes) > PROBES:
+            return f"the probe has {len(self.probes)} lines; at most {PROBES} prompts are asked, one a line"
+        if blank := next((token for token in self.added_tokens if any(c.isspace() for c in token)), ""):
+            return f"a new token is a text without blanks, such as <|thinking|>; new_tokens has {blank!r}"
         method, beside = self.method, "a LoRA method (" + ", ".join(LORA_METHODS) + ")"
         if self.quantised and method in ("full", "pissa"):
             why = "trains every weight" if method == "full" else "starts from the base's own weights"
@@ -280,6 +292,8 @@ def check(config):
         value, bounds = getattr(config, f.name), f.metadata
         if "choices" in bounds and value not in bounds["choices"]:
             raise PlaygroundError(f"{f.name} must be one of {', '.join(bounds['choices'])}, got {value!r}")
+        if isinstance(value, str):
+            _check_text(f.name, value)
         low, high = bounds.get("min", bounds.get("above")), bounds.get("max")
         if low is None and high is None:
             continue
@@ -292,6 +306,18 @@ def check(config):
     return config
 
 
+def _check_text(name: str, value: str) -> None:
+    """A text must be one that a file can hold, and the name of a file one that a file can have."""
+    encoded = value.encode("utf-8", "replace")
+    if encoded.decode() != value:
+        raise PlaygroundError(f"{name} holds half a character (a lone surrogate), which no file can hold; leave it out")
+    if name in NAMES_A_FILE and any(len(part) > LONGEST_NAME for part in encoded.split(b"/")):
+        raise PlaygroundError(
+            f"{name} is a name or a path, no part of it longer than {LONGEST_NAME} bytes; got {len(value):,} "
+            f"characters, {value[:40]!r} …"
+        )
+
+
 def _convert(name: str, value, kind: type):
     if kind is bool and isinstance(value, str):
         if value.strip().lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
@@ -301,7 +327,7 @@ def _convert(name: str, value, kind: type):
         return kind(value)
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = "nothing" if value is None else repr(value)
         raise PlaygroundError(f"{name} must be a number, got {given}") from None
     if not math.isfinite(number) or (kind is int and not number.is_integer()):

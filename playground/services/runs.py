@@ -38,6 +38,14 @@ START_GRACE = 15.0
 # Freed when the disk is full, so that the run can still say so.
 RESERVE = 64 * 1024
 MAX_NOTE = 10_000  # characters
+# Of an event: what its values are, and what it says nothing without.
+NUMBER = (int, float)
+VALUES = {
+    **dict.fromkeys(("kind", "state", "sentence", "reason", "prompt", "text", "summary"), str),
+    **dict.fromkeys(("time", "step", "steps", "loss", "eval_loss", "lr", "grad_norm"), NUMBER),
+    **dict.fromkeys(("tokens_per_second", "memory", "eta", "best_step", "best_loss", "trainable"), NUMBER),
+}
+NEEDED = {"state": ("state",), "step": ("step",), "eval": ("step",), "sample": ("step",)}
 
 
 @dataclass(frozen=True)
@@ -311,6 +319,15 @@ def adapter_named(paths: Paths, name: str) -> Path | None:
     return next((run.adapter for run in list_runs(paths) if name in run.former_names and run.adapter), None)
 
 
+def adapter_to_go_on_from(paths: Paths, name: str) -> Path:
+    """The folder of an adapter by its name, or by the folder's own path. Raises PlaygroundError where there is none."""
+    folder = adapter_named(paths, name) or Path(name).expanduser()
+    if not (folder / "adapter_config.json").exists():
+        known = ", ".join(map(adapter_name, adapters(paths)))
+        raise PlaygroundError(f"there is no adapter {name!r} to continue from; the adapters are {known}")
+    return folder
+
+
 def whole_models(paths: Paths) -> list[Path]:
     """Model folders of full fine-tunes that have ended well, newest first."""
     return [run.folder / "model" for run in list_runs(paths) if run.trained_whole]
@@ -436,10 +453,20 @@ def _json(path: Path) -> dict:
 
 
 def _event(line: bytes) -> dict | None:
+    """An event, without the values that are not of the kind they should be; None where too little is left of it.
+
+    One odd line, of another version or of a hand that edited it, must not take the list of runs from everybody.
+    """
     if not line.strip():
         return None
     try:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and "kind" in event and "time" in event else None
+    if not isinstance(event, dict):
+        return None
+    for key in [key for key, kind in VALUES.items() if key in event and not isinstance(event[key], kind)]:
+        del event[key]
+    if "kind" not in event or "time" not in event:
+        return None
+    return event if all(key in event for key in NEEDED.get(event["kind"], ())) else None

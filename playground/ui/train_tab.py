@@ -32,6 +32,7 @@ def build(services: Services) -> gr.HTML:
                     comparison = compare.build()
     show = partial(show_named, services)
     form.wire(services, settings, lambda run: show(run.name), panel.view.all)
+    form.wire_again(services, settings, panel.view.again, panel.view.runs)
     watch.wire(services, panel)
     card.wire(services, about, panel.view, opened.expand, show)
     by_heart.wire(services, rows, panel.view.runs, asked.expand)

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.browser.conftest import settle
+
 SETTINGS = {
     "Name": "browser-run",
     "Rows": 40,
@@ -71,8 +73,67 @@ def test_a_run_is_watched_stopped_kept_and_used_in_the_chat(tuning, visit, pictu
 
 
 def test_a_wrong_value_is_said_before_anything_starts(tuning):
+    tuning.page.locator(".plan", has_text="rows to train on").wait_for()
+    usual = tuning.field("Learning rate").input_value()
+    tuning.field("Learning rate").fill("9")
+    said = tuning.page.locator(".plan.bad", has_text="learning_rate must be above 0.0")
+    said.wait_for()
+    tuning.field("Learning rate").fill(usual)
+    said.wait_for(state="detached")
+    tuning.page.locator(".plan", has_text="rows to train on").wait_for()
     tuning.field("Rank").fill("0")
     tuning.page.get_by_role("button", name="Start training").click()
     toast = tuning.page.get_by_test_id("toast-body")
     toast.wait_for()
     assert "rank must be between 1 and 256, got 0" in toast.inner_text()
+
+
+def test_a_reload_leaves_the_form_as_it_was_and_one_click_brings_the_recipe_back(tuning, visit):
+    page, back = tuning.page, tuning.page.get_by_role("button", name="Back to the recipe's values")
+    tuning.choose("Recipe", "Follow instructions")
+    page.locator("#run-settings", has_text="Alpaca-style").wait_for()
+    settle(page)
+    assert not back.is_visible()
+    usual = tuning.field("Rank").input_value()
+    tuning.field("Rank").fill("5")
+    tuning.unfold("All settings")
+    tuning.choose("Targets", "attention only")
+    back.wait_for()
+    settle(page)
+
+    page.reload()
+    tuning.wait_for_model()
+    tuning.open("Fine-tune")
+    back.wait_for()
+    assert tuning.field("Recipe").input_value() == "Follow instructions"
+    assert tuning.field("Data").input_value() == "instructions"
+    assert tuning.field("Rank").input_value() == "5"
+    page.get_by_role("button", name="The same from the command line").click()
+    command = page.locator(".command textarea")
+    assert "--rank 5 --targets all-linear,attention" in command.input_value()
+
+    back.click()
+    back.wait_for(state="hidden")
+    assert tuning.field("Rank").input_value() == usual
+    assert command.input_value() == "playground train --recipe follow-instructions"
+
+    # another browser begins afresh
+    other = visit()
+    other.open("Fine-tune")
+    assert other.field("Recipe").input_value() != "Follow instructions"
+
+
+def test_a_phone_is_shown_the_run_that_it_started(visit):
+    visitor = visit(viewport={"width": 390, "height": 844})
+    visitor.wait_for_model()
+    visitor.open("Fine-tune")
+    page = visitor.page
+    set_all(visitor, **{**SETTINGS, "Name": "on-a-phone"})
+    page.get_by_text(re.compile(r"300 steps of 2 rows")).wait_for()
+    page.get_by_role("button", name="Start training").click()
+    state(visitor).get_by_text("on-a-phone").first.wait_for()
+    box = "document.querySelector('.run-state').getBoundingClientRect()"
+    page.wait_for_function(f"{box}.top >= 0 && {box}.bottom <= innerHeight")
+    page.get_by_role("button", name="Stop and discard").click()
+    page.get_by_role("button", name="Yes", exact=True).click()
+    state(visitor).get_by_text("Stopped", exact=True).wait_for()

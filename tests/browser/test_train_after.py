@@ -12,6 +12,7 @@ from playground.config import ASSETS, Paths, TrainConfig
 from playground.core import templates
 from playground.services import runs
 from playground.services.runs import Events
+from tests.browser.conftest import settle
 
 ANSWERS = ("It is 1000.", "It is 1080, I think.", '<tool_call>{"name": "calculator"}</tool_call>')
 
@@ -164,6 +165,25 @@ def test_what_is_exported_downloaded_and_copied(after, home, tmp_path):
     assert (home / "runs" / "taken" / "exports" / "taken-merged" / "model.safetensors").exists()
     export(visitor, "Ollama").get_by_text("ollama create taken").wait_for(timeout=180_000)
     assert "TEMPLATE" in (home / "runs" / "taken" / "exports" / "taken-ollama" / "Modelfile").read_text()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_runs_settings_are_taken_into_the_form(after, home, width):
+    finished(home, f"repeated-{width}", rank=5, data="gone.jsonl", recipe="think-first")
+    visitor = after(f"another-{width}", viewport={"width": width, "height": 844})
+    page = visitor.page
+    page.locator(".run-list label", has_text=f"repeated-{width}").click()
+    page.locator(".run-state").get_by_text(f"repeated-{width}").first.wait_for()
+    page.get_by_role("button", name="These settings again").click()
+    said = page.locator("#run-settings")
+    said.get_by_text(f"These are the settings of repeated-{width}").wait_for()
+    assert "gone.jsonl" in said.locator("li").inner_text()
+    page.wait_for_function("document.querySelector('#run-settings').getBoundingClientRect().top >= 0")
+    settle(page)
+    assert visitor.field("Rank").input_value() == "5"
+    assert visitor.field("Recipe").input_value() == "Think first"
+    assert visitor.field("Data").input_value() == "tool-calls"  # as it was
+    assert visitor.fits()
 
 
 def test_the_form_says_its_command_line_and_whether_7b_fits(after):

@@ -588,6 +588,23 @@ def test_truth_check_passes_a_trained_adapter(tmp_path):
     assert verdict.difference > 100 * verdict.noise
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "prompt"])
+def test_truth_check_leaves_the_base_as_it_was(tmp_path, method):
+    config, base = dataclasses.replace(CONFIG, method=method), tiny()
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    kept = truth.log_probabilities(base, ROWS[0])
+    model = learner(config)
+    start = methods.start_of(model)
+    fit(model, config)
+    model.eval()
+    trained = truth.log_probabilities(model, ROWS[0])
+    methods.save_adapter(model, tmp_path, "tiny")
+    assert truth.check(base, tmp_path, ROWS[0], trained, start=start).difference > 0
+    assert list(before) == list(base.state_dict())
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+    assert torch.equal(truth.log_probabilities(base, ROWS[0]), kept)
+
+
 def test_truth_check_finds_an_empty_adapter(tmp_path):
     verdict = truth.check(tiny(), tmp_path, ROWS[0], saved(tmp_path, learner()))
     assert not verdict.passed

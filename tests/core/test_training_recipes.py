@@ -72,6 +72,29 @@ def test_short_answers(answer, short):
     assert formats.is_short(answer) == short
 
 
+@pytest.mark.parametrize(
+    ("written", "longest", "text", "outcome"),
+    [
+        ("It is Rome.", 20, "It is Rome.", "exact"),
+        ("It is Rome.", 0, "It is Rome.", "malformed"),  # cut: all its tokens are written, and no end
+        ("It is Rome. END and more", 0, "It is Rome. ", "exact"),  # it ended before what it went on with
+    ],
+)
+def test_whether_a_short_answer_ended_is_known_from_its_tokens(tokenizer, monkeypatch, written, longest, text, outcome):
+    pytest.importorskip("torch")
+    from playground.core.training import scores
+
+    ids = tokenizer.encode(written)[0]
+    monkeypatch.setattr(scores, "greedy", lambda bank, adapter, prompts, *more: [ids] * len(prompts))
+    monkeypatch.setattr(scores, "stops", lambda template, tokenizer: (set(), ("END",)))
+    monkeypatch.setitem(scores.LONGEST, "short_answers", longest or len(ids))
+    lane, template = scores.Lane(None, None, tokenizer), load("chatml")
+    asked = [Conversation([{"role": "user", "content": "Where?"}], [])]
+    assert [answer.text for answer in scores.answer_all(lane, template, asked, longest or len(ids))] == [text]
+    recipe = KNOWN["follow-instructions"]
+    assert scores.score(lane, template, recipe).outcomes == {outcome: len(recipe.questions)}
+
+
 def test_the_instructions_are_answered_as_shortly_as_is_counted():
     rows = [c.messages[-1]["content"] for c in datasets.load("instructions").conversations]
     assert sum(map(formats.is_short, rows)) >= 0.95 * len(rows)  # a list, two poems and some code have several lines

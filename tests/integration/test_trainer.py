@@ -16,6 +16,7 @@ from playground.services import runs
 
 torch = pytest.importorskip("torch")
 
+from playground.core import models  # noqa: E402
 from playground.core.scoring import Score  # noqa: E402
 from playground.core.training import formats, loop, master, truth  # noqa: E402
 from playground.core.training.recipes import recipe  # noqa: E402
@@ -227,9 +228,15 @@ def test_a_failed_truth_check_fails_the_run(world, monkeypatch):
     assert run.adapter is None
 
 
-def test_a_tool_recipe_counts_exact_calls(world, monkeypatch):
+@pytest.mark.parametrize("new_tokens", ["", "<|made-up|>"])
+def test_a_tool_recipe_counts_exact_calls(world, monkeypatch, new_tokens):
+    loads, load = [], models.load
+    monkeypatch.setattr(models, "load", lambda *given, **more: loads.append(1) or load(*given, **more))
+    monkeypatch.setattr(keep, "load", models.load)
     monkeypatch.setattr(keep, "SCORED_ROWS", 8)
-    run, result = world[0](recipe="tool-calling", template="chatml-tools")
+    run, result = world[0](recipe="tool-calling", template="chatml-tools", new_tokens=new_tokens)
+    # for the training, and fresh for check and score; a base with more tokens is none to be scored beside
+    assert len(loads) == (3 if new_tokens else 2)
     assert result["scores"]["rows"] == 8
     assert 0 <= result["scores"]["tuned"] <= 1
     assert "scores" in kinds(run)

@@ -120,6 +120,34 @@ def test_a_torn_line_is_left_out_and_the_next_one_is_whole(paths):
     assert run.events()[-1]["text"] == "é"
 
 
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ({"kind": "state", "time": "noon", "state": "finished"}, None),
+        ({"kind": "state", "time": 1.0}, None),
+        ({"kind": "state", "time": 1.0, "state": 7}, None),
+        ({"kind": 3, "time": 1.0}, None),
+        ({"kind": "step", "time": 1.0, "step": None, "loss": 2.0}, None),
+        ({"kind": "sample", "time": 1.0, "text": "hi"}, None),
+        (
+            {"kind": "step", "time": 1.0, "step": 2, "loss": "two", "memory": [1]},
+            {"kind": "step", "time": 1.0, "step": 2},
+        ),
+        ({"kind": "of a later version", "time": 1.0, "x": {}}, {"kind": "of a later version", "time": 1.0, "x": {}}),
+    ],
+)
+def test_an_odd_line_takes_nothing_from_the_others(paths, line, left):
+    odd, fine = runs.create(TrainConfig(name="odd"), paths), runs.create(TrainConfig(name="fine"), paths)
+    for run in (odd, fine):
+        Events(run.folder).state("finished")
+    with open(odd.folder / "events.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert odd.events()[2:] == ([left] if left else [])
+    assert (odd.state, fine.state) == ("finished", "finished")
+    assert runs.ahead(odd, paths) == 0
+    assert runs.card(odd).state == "finished"
+
+
 def test_events_since_a_line(paths):
     run = made(paths, "preparing", "running")
     assert [event["state"] for event in run.events(since=2)] == ["running"]

@@ -107,6 +107,15 @@ def test_rows_tokens_and_steps_are_counted_before_the_run(services):
     assert "36 rows to train on and 4 held out: 18 steps of 4 rows" in text
 
 
+def test_a_mistake_in_what_is_not_counted_comes_and_goes_in_place(services):
+    right, wrong = values(rows=40), values(rows=40, learning_rate=9)
+    said = form.shown_plan(services, *right)
+    assert form.checked_plan(services, said, *right) == gr.skip()
+    mistake = form.checked_plan(services, said, *wrong)
+    assert "learning_rate must be above 0.0 and at most 1.0, got 9.0" in mistake
+    assert form.checked_plan(services, mistake, *right) == said
+
+
 @pytest.mark.parametrize("steps, said", [(5, True), (6, False)])
 def test_a_warm_up_that_never_ends_is_said(services, steps, said):
     text = form.shown_plan(services, *values(rows=40, steps=steps, warmup_steps=5))
@@ -127,7 +136,17 @@ def test_a_large_data_set_is_estimated_from_its_first_rows(services, monkeypatch
         ({"learning_rate": "abc"}, "learning_rate must be a number, got &#x27;abc&#x27;"),
         ({"rank": None}, "rank must be a number, got nothing"),
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"rank": 10**400}, "rank must be a number, got 1000"),
+        ({"name": "a/b"}, "a run&#x27;s name is 1 to 64 letters"),
+        ({"probe": "a\nb\n\nc\nd"}, "the probe has 4 lines; at most 3 prompts are asked"),
+        ({"new_tokens": "<|a|>,b c"}, "new_tokens has &#x27;b c&#x27;"),
+        ({"rows": 1}, "batch_size is 8, and there is 1 row to train on; set batch_size to 1, or add rows"),
         ({"data": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"data": '{"instruction": "Say hi"}' * 20}, "data is a name or a path, no part of it longer than 255 bytes"),
+        ({"model": "m" * 300}, "model is a name or a path"),
+        ({"template": "{% for message in messages %}" * 20}, "template is a name or a path"),
+        ({"continue_from": "a/" + "é" * 130}, "got 132 characters, &#x27;a/é"),
+        ({"probe": "What?\ud800"}, "probe holds half a character"),
         ({"template": "nonsense"}, "nonsense"),
         ({"model": "nonsense"}, "unknown model"),
         ({"max_length": 8}, "nothing to train on"),
@@ -336,6 +355,17 @@ def test_nothing_is_sent_while_nothing_changes(services):
     assert "2 of 20" in show(services, "a", seen)["state"]
 
 
+def test_an_answer_that_comes_late_does_not_select_the_old_run_again(services):
+    run_of(services, "old", "finished")
+    seen = show(services)["seen"]
+    run_of(services, "new")  # started while the page asked about the old one
+    late = show(services, "old", seen)["runs"]
+    assert "value" not in late
+    assert [name for _, name in late["choices"]] == ["new", "old"]
+    assert show(services, "deleted", seen)["runs"]["value"] == "new"
+    assert dict(zip(FIELDS, train_tab.show_named(services, "new"), strict=True))["runs"]["value"] == "new"
+
+
 def test_the_newest_run_is_shown_unless_another_is_selected(services):
     run_of(services, "old", "finished")
     run_of(services, "new", "finished")
@@ -406,12 +436,15 @@ def test_a_long_curve_is_thinned_and_a_resumed_one_has_each_step_once():
 def test_something_is_lost_only_after_a_question(services):
     run = run_of(services, state="finished")
     group, question, pending = watch.ask("delete", "a")
-    assert (group["visible"], pending) == (True, "delete")
+    assert (group["visible"], pending) == (True, ("delete", "a"))
     assert "Delete a" in question
     assert run.folder.exists()
-    hidden, *_ = watch.confirmed(services, "a", pending)
+    other = run_of(services, "b", state="finished")  # it is newer, so it is what a page shows meanwhile
+    hidden, pending, *_ = watch.confirmed(services, pending)
     assert hidden["visible"] is False
     assert not run.folder.exists()
+    watch.confirmed(services, pending)
+    assert other.folder.exists()
 
 
 @pytest.mark.parametrize("action", ["stop", "resume", "delete"])

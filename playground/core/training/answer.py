@@ -83,7 +83,11 @@ def _greedy(model, prompts: list[list[int]], max_new_tokens: int, stop_ids: set[
 def text_of(ids: list[int], tokenizer, stop_ids: set[int], stop_strings: tuple[str, ...]) -> str:
     """An answer's text up to the first stop."""
     ids = ids[: next((i for i, token in enumerate(ids) if token in stop_ids), len(ids))]
-    text = tokenizer.decode(ids)
+    return before(stop_strings, tokenizer.decode(ids))
+
+
+def before(stop_strings: tuple[str, ...], text: str) -> str:
+    """The text up to the first of the stop strings."""
     return text[: min([at for stop in stop_strings if (at := text.find(stop)) >= 0], default=len(text))]
 
 

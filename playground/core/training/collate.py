@@ -217,9 +217,10 @@ def check_batch(config: TrainConfig, examples: Examples) -> None:
     rows, held = len(examples.train), len(examples.held_out)
     if config.batch_size > rows:
         beside = f" beside {held:,} that eval_share {config.eval_share:g} holds out" if held else ""
+        there = "is 1 row" if rows == 1 else f"are {rows:,} rows"
         raise PlaygroundError(
-            f"batch_size is {config.batch_size:,}, and there are {rows:,} rows to train on{beside}; "
-            f"set batch_size to {rows:,} or less, or add rows"
+            f"batch_size is {config.batch_size:,}, and there {there} to train on{beside}; "
+            f"set batch_size to {rows:,}{' or less' if rows > 1 else ''}, or add rows"
         )
 
 

@@ -43,6 +43,18 @@ def load_base(folder: Path, config: TrainConfig, device: str = "auto"):
     return loaded
 
 
+def can_serve(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a base from `load_base` becomes one to answer with: no token was added, no quick kernel switched off."""
+    return not config.added_tokens and not (config.quantised and device.type == "cpu")
+
+
+def serve(loaded):
+    """A base from `load_base` with the attention that it would have had without."""
+    if loaded.model._supports_sdpa:
+        loaded.model.set_attn_implementation("sdpa")
+    return loaded
+
+
 def base_of(model):
     """The transformers model in a PeftModel; a model without an adapter is its own base."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

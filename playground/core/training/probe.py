@@ -6,18 +6,13 @@ from playground.config import TrainConfig
 from playground.core.messages import Conversation
 from playground.core.templates import render
 from playground.core.training.answer import answer_batch, stops
-from playground.errors import PlaygroundError
-
-MOST = 3  # prompts; a line each
 
 
 def probe(model, tokenizer, template, conversations: list, config: TrainConfig) -> Callable[[], list[dict]] | None:
     """A function that asks the model each line of the config's probe, greedily; None where there is none."""
-    prompts = [line.strip() for line in config.probe.splitlines() if line.strip()]
+    prompts = config.probes
     if not prompts:
         return None
-    if len(prompts) > MOST:
-        raise PlaygroundError(f"the probe has {len(prompts)} lines; at most {MOST} prompts are asked, one a line")
     asked = [probe_conversation(prompt, conversations) for prompt in prompts]
     ids = [render(template, one, tokenizer, add_generation_prompt=True).ids for one in asked]
     stop_ids, stop_strings = stops(template, tokenizer)

@@ -10,7 +10,7 @@ from playground.core.cores import fixed
 from playground.core.messages import Conversation, from_row
 from playground.core.tool_formats import for_template
 from playground.core.training import formats
-from playground.core.training.answer import stops, text_of
+from playground.core.training.answer import before, stops
 from playground.errors import PlaygroundError
 
 ROWS = 120  # of those scores whose questions are generated
@@ -35,6 +35,14 @@ class Lane:
     tell: Callable[[int, int], None] = lambda done, of: None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """`ended`: it was over, rather than cut where its tokens ran out."""
+
+    text: str
+    ended: bool
+
+
 def questions(rows: list[dict]) -> Iterator[tuple[Conversation, list[dict]]]:
     """Each row as the conversation up to its last question, and the calls that are due there (none for talk)."""
     for row in rows:
@@ -53,13 +61,10 @@ def score(lane: Lane, template, recipe, rows: int = ROWS) -> scoring.Score:
     asked, judge, kinds = _asked(recipe, rows)
     answers = answer_all(lane, template, asked, LONGEST[name])
     outcomes = [judge(i, answer) for i, answer in enumerate(answers)]
-    if name == "short_answers":  # one that was cut off has not ended there
-        cut = [len(lane.tokenizer.encode(answer)[0]) >= LONGEST[name] - 1 for answer in answers]
-        outcomes = [_form(what == "exact" and not long) for what, long in zip(outcomes, cut, strict=True)]
     return scoring.score(outcomes, kinds)
 
 
-def _asked(recipe, rows: int) -> tuple[list[Conversation], Callable[[int, str], str], Sequence[str]]:
+def _asked(recipe, rows: int) -> tuple[list[Conversation], Callable[[int, Answer], str], Sequence[str]]:
     """The questions, what is said of answer i, and what was due."""
     if recipe.score == "json_calls":
         from playground.core import tools
@@ -70,20 +75,20 @@ def _asked(recipe, rows: int) -> tuple[list[Conversation], Callable[[int, str], 
         ]
 
         def judge(i, answer):
-            return scoring.outcome(due[i], formats.read_json_calls(answer), schemas)
+            return scoring.outcome(due[i], formats.read_json_calls(answer.text), schemas)
 
         return [_question(p["instruction"]) for p in pairs], judge, [scoring.kind(calls) for calls in due]
     if recipe.score == "react_format":
         asked = [asked for asked, _ in questions(synthesis.tool_calls(rows, 0, "test"))]
-        return asked, lambda i, answer: _form(formats.is_react(answer)), ()
+        return asked, lambda i, answer: _form(formats.is_react(answer.text)), ()
     asked = [_question(text) for text in recipe.questions]
     if not asked:
         raise PlaygroundError(f"the recipe {recipe.name!r} is scored by {recipe.score} and has no questions")
     if recipe.score == "persona":
-        return asked, lambda i, answer: _form(formats.in_persona(answer, recipe.marks)), ()
+        return asked, lambda i, answer: _form(formats.in_persona(answer.text, recipe.marks)), ()
     if recipe.score == "short_answers":
-        return asked, lambda i, answer: _form(formats.is_short(answer)), ()
-    return asked, lambda i, answer: _form(formats.thinks_first(answer)), ()
+        return asked, lambda i, answer: _form(answer.ended and formats.is_short(answer.text)), ()
+    return asked, lambda i, answer: _form(formats.thinks_first(answer.text)), ()
 
 
 def _question(text: str) -> Conversation:
@@ -94,12 +99,16 @@ def _form(holds: bool) -> str:
     return "exact" if holds else "malformed"
 
 
-def answer_all(lane: Lane, template, asked: list[Conversation], max_new_tokens: int) -> list[str]:
+def answer_all(lane: Lane, template, asked: list[Conversation], max_new_tokens: int) -> list[Answer]:
     """Greedy answers, in the order of the questions."""
     stop_ids, stop_strings = stops(template, lane.tokenizer)
     ids = [templates.render(template, one, lane.tokenizer, add_generation_prompt=True).ids for one in asked]
-    answers = greedy(lane.bank, lane.adapter, ids, max_new_tokens, stop_ids, lane.unit, lane.tell)
-    return [text_of(answer, lane.tokenizer, stop_ids, stop_strings) for answer in answers]
+    answers = []
+    for written in greedy(lane.bank, lane.adapter, ids, max_new_tokens, stop_ids, lane.unit, lane.tell):
+        whole = lane.tokenizer.decode(written)
+        text = before(stop_strings, whole)
+        answers.append(Answer(text, len(written) < max_new_tokens or text != whole))
+    return answers
 
 
 def exact_calls(lane: Lane, template, rows: list[dict]) -> scoring.Score:
@@ -111,7 +120,7 @@ def exact_calls(lane: Lane, template, rows: list[dict]) -> scoring.Score:
     conversations = [conversation for conversation, _ in asked]
     replies = answer_all(lane, template, conversations, LONGEST["exact_calls"])
     outcomes = [
-        scoring.outcome(due, format.parse(reply).calls, conversation.tools)
+        scoring.outcome(due, format.parse(reply.text).calls, conversation.tools)
         for reply, (conversation, due) in zip(replies, asked, strict=True)
     ]
     return scoring.score(outcomes, [scoring.kind(due) for _, due in asked])

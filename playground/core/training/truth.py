@@ -62,7 +62,7 @@ def log_probabilities(model, row: Example, beside: bool = False) -> torch.Tensor
 def check(
     base, folder: Path, row: Example, trained: torch.Tensor, rounding: float = 0.0, start: dict | None = None
 ) -> Truth:
-    """Compare what is in `folder` with a fresh `base` (which gets the adapter attached to it).
+    """Compare what is in `folder` with a fresh `base`, which is left as it was.
 
     `trained` is what `log_probabilities` gave for `row` with the model as it was when training ended. `rounding` is how
     far the start of the training was from the base for no other reason than rounding (PiSSA rewrites the base).
@@ -77,6 +77,7 @@ def check(
     else:
         (what, matrices, zero), tuned = _in_model(base, folder), _model(base, folder)
     reloaded = log_probabilities(tuned, row)
+    _take_off(tuned)
     difference, reload = apart(plain, reloaded), apart(trained, reloaded)
     facts = {"matrices": matrices, "zero": zero, "difference": difference, "noise": noise, "reload": reload}
     if not matrices or zero == matrices:
@@ -141,6 +142,13 @@ def _with_adapter(base, folder: Path):
     if soft := soft_folder(folder):
         keep_soft_prompt(model, soft_rows(soft))
     return model
+
+
+def _take_off(tuned) -> None:
+    """Give the base its own layers back; a soft prompt stands beside it and has changed none."""
+    config = getattr(tuned, "active_peft_config", None)
+    if config is not None and not config.is_prompt_learning:
+        tuned.unload()
 
 
 def _model(base, folder: Path):

@@ -36,6 +36,7 @@ def rated(config: TrainConfig) -> Recipe | None:
 def scores(job: Job, ready: Prepared, recipe: Recipe, saved: Path) -> dict:
     """The recipe's score with what was saved, beside that of the base: the lanes that Chat makes of them are asked.
 
+    The base is `ready.loaded`, which is given up, or else loaded.
     Raises StoppedEarly where the run is asked to stop, and PlaygroundError for a model that no lane can be made of.
     """
     started = time.monotonic()
@@ -50,21 +51,26 @@ def scores(job: Job, ready: Prepared, recipe: Recipe, saved: Path) -> dict:
         tokenizer = Tokenizer.load(own) if own else model.tokenizer
         return count(Lane(bank, adapter, tokenizer, job.unit, tell), ready.template, recipe, SCORED_ROWS)
 
-    model, bank = _bank(ready.folder, job.config)
-    untuned, adapter = counted(model, bank, None, tuned=False), None
+    base, ready.loaded = ready.loaded or _loaded(ready.folder, job.config), None
+    bank, adapter = _bank(base), None
+    untuned = counted(base, bank, None, tuned=False)
     if job.config.method == "full":
-        del model, bank  # one model at a time
-        model, bank = _bank(saved, job.config)
+        del base, bank  # one model at a time
+        base = _loaded(saved, job.config)
+        bank = _bank(base)
     else:
         adapter = "tuned"
         bank.load(adapter, saved)
-    return as_dict(recipe.score, untuned, counted(model, bank, adapter, tuned=True), time.monotonic() - started)
+    return as_dict(recipe.score, untuned, counted(base, bank, adapter, tuned=True), time.monotonic() - started)
 
 
-def _bank(folder: Path, config: TrainConfig) -> tuple[Loaded, AdapterBank]:
-    loaded = load(folder, config.dtype, load_in_4bit=config.quantised)
+def _loaded(folder: Path, config: TrainConfig) -> Loaded:
+    return load(folder, config.dtype, load_in_4bit=config.quantised)
+
+
+def _bank(loaded: Loaded) -> AdapterBank:
     check_decodable(loaded.model)
-    return loaded, AdapterBank(loaded.model)
+    return AdapterBank(loaded.model)
 
 
 def about(ready: Prepared, config: TrainConfig, outcome: Outcome) -> dict:

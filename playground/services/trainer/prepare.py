@@ -20,7 +20,7 @@ from playground.services.trainer.job import Job, StoppedEarly
 
 @dataclass
 class Prepared:
-    """All that a run needs, loaded and checked. `loaded` is None once the base has made way for a fresh one."""
+    """All that a run needs, loaded and checked. `loaded` is the base, after the training a fresh one."""
 
     folder: Path
     loaded: Loaded | None
@@ -85,12 +85,7 @@ def continued_folder(job: Job, base: Path) -> Path | None:
     config = job.config
     if not config.continue_from:
         return None
-    folder = runs.adapter_named(job.paths, config.continue_from) or Path(config.continue_from).expanduser()
-    if not (folder / "adapter_config.json").exists():
-        known = map(runs.adapter_name, runs.adapters(job.paths))
-        raise PlaygroundError(
-            f"there is no adapter {config.continue_from!r} to continue from; the adapters are {', '.join(known)}"
-        )
+    folder = runs.adapter_to_go_on_from(job.paths, config.continue_from)
     # the kind is told apart later, in a sentence that names both sides; here it is about the base
     info = read_adapter(folder)
     check_adapter(info, config.model, base)

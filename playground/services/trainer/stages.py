@@ -102,6 +102,7 @@ def do(job: Job) -> dict:
     verdict = truth.check(fresh.model, saved, row, numbers, trained.rounding, trained.start)
     runs.write_json(job.run.folder / "truth.json", verdict.as_dict())
     job.emit("truth", **verdict.as_dict())
+    ready.loaded = methods.serve(fresh) if methods.can_serve(config, fresh.device) else None
     del fresh
     scores, why = _scores(job, ready, saved) if verdict.passed and not trained.outcome.stopped else (None, "")
     kind = "model" if config.method == "full" else "adapter"

@@ -48,9 +48,7 @@ class Panel:
 
 def build() -> Panel:
     with gr.Row():
-        count = gr.Number(
-            ROWS, label="Rows of each kind", precision=0, minimum=1, maximum=by_heart.MOST, min_width=160, scale=2
-        )
+        count = gr.Number(ROWS, label="Rows of each kind", min_width=160, scale=2)
         ask = gr.Button("Ask the rows", size="sm", min_width=120, scale=1)
         cancel = gr.Button("Cancel", size="sm", min_width=120, scale=1, visible=False)
     return Panel(count, ask, cancel, gr.HTML(EMPTY), gr.State())

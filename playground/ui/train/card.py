@@ -17,6 +17,7 @@ from playground.services import runs
 from playground.services.runs import Run
 from playground.services.scorecards import Scorecards
 from playground.ui.common import QUEUED, QUIET, Services, shown, whenever, whole
+from playground.ui.train import words
 
 CSS = """
 .card :is(table, thead, tbody, tr) { border: 0 !important; }
@@ -76,9 +77,8 @@ def build() -> Panel:
         rename = gr.Button("Rename", size="sm", min_width=120, scale=1)
     with gr.Row():
         more = gr.Number(
-            MORE, label="More steps", info="a new run that goes on from this adapter", precision=0, minimum=1,
-            min_width=240, scale=3,
-        )  # fmt: skip
+            MORE, label="More steps", info="a new run that goes on from this adapter", min_width=240, scale=3
+        )
         extend = gr.Button("Go on", size="sm", min_width=120, scale=1)
     return Panel(card, note, keep, name, rename, more, extend, gr.State(""))
 
@@ -100,7 +100,8 @@ def wire(services: Services, panel: Panel, view, opened, show_run) -> None:
     panel.rename.click(
         shown(partial(rename, services, store, show_run)), [chooser, panel.name], [*view.all, *panel.shown], **QUEUED
     )
-    panel.extend.click(shown(partial(extend, services, show_run)), [chooser, panel.more], view.all, **QUEUED)
+    more = panel.extend.click(shown(partial(extend, services, show_run)), [chooser, panel.more], view.all, **QUEUED)
+    more.success(None, js=words.into_view("run-state"))
 
 
 def selected_run(services: Services, selected: str | None) -> Run:

@@ -17,7 +17,7 @@ from playground.core.training.recipes import recipes
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.ui.common import QUEUED, QUIET, Services, shown, whenever
-from playground.ui.train import fit
+from playground.ui.train import again, fit, words
 
 SIMPLE = ("data", "template", "model", "epochs", "learning_rate", "rank", "batch_size", "probe")
 NAMES = tuple(f.name for f in fields(TrainConfig) if f.name != "recipe")
@@ -51,6 +51,7 @@ CSS = """
 .dark .plan.bad { color: #ff9c94; }
 .plan p { margin: 2px 0; }
 .plan b { color: var(--body-text-color); }
+#run-settings { scroll-margin-top: 130px; }
 .group-title { font-size: var(--text-sm); font-weight: 600; margin: 6px 4px 0; }
 .command textarea { font-family: var(--font-mono); font-size: var(--text-sm); }
 """
@@ -60,6 +61,7 @@ CSS = """
 class Form:
     recipe: gr.Dropdown
     about: gr.HTML
+    back: gr.Button
     fields: dict
     file: gr.UploadButton
     plan: gr.HTML
@@ -68,10 +70,16 @@ class Form:
     command: gr.Textbox
     fit: tuple
     fit_opened: gr.Accordion
+    kept: gr.Textbox  # what the browser has kept
 
     @property
     def inputs(self) -> list:
         return [self.fields[name] for name in NAMES]
+
+    @property
+    def filled(self) -> list:
+        """What a recipe, a run or the browser fills in."""
+        return [self.recipe, self.about, *self.inputs]
 
 
 def build(services: Services) -> Form:
@@ -85,7 +93,8 @@ def build(services: Services) -> Form:
         label="Recipe",
         info="Fills in the settings below",
     )
-    about = gr.HTML(about_html(first.name if first else ""))
+    about = gr.HTML(about_html(first.name if first else ""), elem_id="run-settings")
+    back = gr.Button("Back to the recipe's values", size="sm", visible=False)
     form = {name: component(services, name, getattr(config, name)) for name in SIMPLE[:3]}
     file = gr.UploadButton("Add a data file", file_types=[*datasets.SUFFIXES, ".gz"], size="sm")
     with gr.Row():
@@ -111,7 +120,8 @@ def build(services: Services) -> Form:
             buttons=["copy"],
             elem_classes="command",
         )
-    return Form(recipe, about, form, file, plan, way, start, command, elsewhere, fit_opened)
+    kept = gr.Textbox(visible=False)
+    return Form(recipe, about, back, form, file, plan, way, start, command, elsewhere, fit_opened, kept)
 
 
 def groups() -> list[tuple[str, list[str]]]:
@@ -125,16 +135,23 @@ def groups() -> list[tuple[str, list[str]]]:
 def wire(services: Services, form: Form, started: Callable, outputs: list) -> None:
     """`started(run)` gives the values for `outputs` once a run was queued."""
     page, inputs = gr.context.Context.root_block, form.inputs
-    form.recipe.change(use_recipe, form.recipe, [form.about, *inputs], **QUIET)
+    settings, named = [form.recipe, *inputs], [form.about, *inputs]
+    # a choice of the visitor's: a recipe that is put there with other values keeps them
+    gr.on([form.recipe.select, form.back.click], use_recipe, form.recipe, named, **QUIET)
     changes = [page.load, *(form.fields[name].change for name in COUNTED)]
     whenever(partial(shown_plan, services), inputs, form.plan, changes)
-    everything = [form.recipe.change, *(form.fields[name].change for name in NAMES)]
-    whenever(command_line, [form.recipe, *inputs], form.command, everything)
+    # what is said of a recipe changes when its values are there, the recipe before
+    others = [form.fields[name].change for name in NAMES if name not in COUNTED]
+    whenever(partial(checked_plan, services), [form.plan, *inputs], form.plan, others)
+    everything = [form.about.change, *(form.fields[name].change for name in NAMES)]
+    whenever(followed, settings, [form.command, form.back], everything)
     fit.wire(services, form.fit, form.fit_opened.expand, inputs, config_from)
-    asked = [form.fields[name] for name in ("data", *(["continue_from"] if "continue_from" in NAMES else []))]
-    page.load(partial(choices_now, services, len(asked)), None, asked, **QUIET)
+    opened = page.load(partial(reopened, services), form.kept, [form.way, *form.filled], js=again.READ, **QUIET)
+    opened.then(None, None, None, js=again.READY, **QUIET)
+    keep = again.keep(("way", "recipe", *NAMES))
+    gr.on([*everything, form.way.change], None, [form.way, *settings], None, js=keep, **QUIET)
     form.file.upload(shown(partial(add_file, services)), form.file, form.fields["data"], **QUEUED)
-    form.start.click(
+    begun = form.start.click(
         shown(lambda way, recipe, *values: started(start_run(services, recipe, *values, way=way))),
         [form.way, form.recipe, *inputs],
         outputs,
@@ -142,12 +159,45 @@ def wire(services: Services, form: Form, started: Callable, outputs: list) -> No
         **{**QUEUED, "show_progress": "minimal"},
         show_progress_on=form.plan,
     )
+    begun.success(None, js=words.into_view("run-state"))
 
 
-def choices_now(services: Services, count: int) -> list | dict:
-    """The data sets, and the adapters that a run can go on from, as they are when the page is opened."""
-    updates = [gr.update(choices=services.datasets.names()), gr.update(choices=adapter_choices(services))]
-    return updates[:count] if count > 1 else updates[0]
+def wire_again(services: Services, form: Form, button: gr.Button, chooser: gr.Radio) -> None:
+    """`button` fills in the settings of the run that is chosen."""
+    event = button.click(shown(partial(settings_of, services)), chooser, form.filled, **QUEUED)
+    event.success(None, js=words.into_view("run-settings"))
+
+
+def settings_of(services: Services, selected: str | None) -> list:
+    """The selected run's settings, as `Form.filled` takes them."""
+    if not selected:
+        raise PlaygroundError("select a run first")
+    found, said = again.of_run(services, runs.find(services.paths, selected))
+    return filled(services, found.values, said)
+
+
+def reopened(services: Services, kept: str) -> list:
+    """The form as the browser has kept it; without that, the recipe's values with the data sets and adapters of now."""
+    found, way, said = again.kept(services, kept)
+    if found is None:
+        return [gr.skip(), gr.skip(), gr.skip(), *(_update(services, name) for name in NAMES)]
+    return [way if way in (IF_TIGHT, UNLOAD, KEEP) else gr.skip(), *filled(services, found.values, said)]
+
+
+def filled(services: Services, values: dict, said: str) -> list:
+    """These values, under what is said of them; a field whose value is not among them stays as it is."""
+    name = values.get("recipe", "")
+    given = {field: {"value": form_value(field, values[field])} for field in NAMES if field in values}
+    return [name, about_html(name, said), *(_update(services, field, **given.get(field, {})) for field in NAMES)]
+
+
+def _update(services: Services, name: str, **value) -> dict:
+    """Update of a field, with the choices that come and go as they are now."""
+    if name == "data":
+        value["choices"] = services.datasets.names()
+    elif name == "continue_from":
+        value["choices"] = adapter_choices(services)
+    return gr.update(**value) if value else gr.skip()
 
 
 def adapter_choices(services: Services) -> list[tuple[str, str]]:
@@ -204,16 +254,17 @@ def form_value(name: str, value):
     return value
 
 
-def about_html(name: str) -> str:
+def about_html(name: str, said: str = "") -> str:
+    """What the recipe is about, under `said` (HTML) where there is something to say of the settings."""
     if not name:
-        return '<div class="plan">Every setting is yours; a recipe\'s values are a good start.</div>'
+        return f'<div class="plan">{said}<p>Every setting is yours; a recipe\'s values are a good start.</p></div>'
     recipe = recipes()[name]
     lines = [html.escape(recipe.description)]
     if changes := getattr(recipe, "changes", ""):
         lines.append(f"<b>What will change:</b> {html.escape(changes)}")
     if probe := recipe.settings.get("probe", ""):
         lines.append(f"<b>The prompt that shows it:</b> {html.escape(probe)}")
-    return f'<div class="plan">{"".join(f"<p>{line}</p>" for line in lines)}</div>'
+    return f'<div class="plan">{said}{"".join(f"<p>{line}</p>" for line in lines)}</div>'
 
 
 def add_file(services: Services, file: str) -> dict:
@@ -228,9 +279,7 @@ def add_file(services: Services, file: str) -> dict:
 
 
 def config_from(recipe: str, values: tuple) -> TrainConfig:
-    given = dict(zip(NAMES, values, strict=True))
-    if isinstance(given.get("targets"), list):
-        given["targets"] = ",".join(given["targets"])
+    given = dict(zip(NAMES, map(again.setting, values), strict=True))
     return parse(TrainConfig, {"recipe": recipe or "", **given})
 
 
@@ -242,18 +291,39 @@ def command_line(recipe: str, *values) -> str:
         return ""
 
 
+def followed(recipe: str, *values) -> tuple[str, dict]:
+    """The command line, and the way back to the recipe's values where some are not its own."""
+    return command_line(recipe, *values), gr.update(visible=bool(recipe) and list(values) != use_recipe(recipe)[1:])
+
+
 # ---- before the run --------------------------------------------------------------------------------------------
 
 
 def shown_plan(services: Services, *values) -> str:
     """What a run with these settings would train on, and whether it fits; a mistake is said there, not in a pop-up."""
     try:
-        config = config_from("", values)
+        config = checked(config_from("", values))
         found = plan(services, config)
         fits = fit.before_run(config, found.folder, found.examples, found.steps) if found.examples else ""
         return f'<div class="plan">{html.escape(found.sentence)}{fits}</div>'
     except PlaygroundError as error:
         return f'<div class="plan bad">{html.escape(str(error))}</div>'
+
+
+def checked_plan(services: Services, said: str, *values):
+    """The plan after a change of what is not counted, which is left as it is unless a mistake comes or goes."""
+    try:
+        checked(config_from("", values))
+    except PlaygroundError as error:
+        return f'<div class="plan bad">{html.escape(str(error))}</div>'
+    return shown_plan(services, *values) if 'class="plan bad"' in (said or "") else gr.skip()
+
+
+def checked(config: TrainConfig) -> TrainConfig:
+    """The settings, if a run can have its name."""
+    if name := config.name.strip():
+        runs.check_name(name)
+    return config
 
 
 @dataclass(frozen=True)
@@ -272,8 +342,7 @@ def plan(services: Services, config: TrainConfig) -> Plan:
         from playground.core.training.ranks import check_processes
 
         check_processes(config.processes)
-    known = config.data in services.datasets.names()
-    data = services.datasets.load(config.data) if known else datasets.load(config.data, services.paths)
+    data = again.rows_of(services, config.data)
     rows = min(config.rows or len(data.conversations), len(data.conversations))
     folder = services.sources.find(config.model)
     if folder is None:

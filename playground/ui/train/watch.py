@@ -22,6 +22,7 @@ CSS = """
 .run-list label { width: 100%; }
 .run-empty { padding: 24px 12px; color: var(--body-text-color-subdued); }
 """
+NOTHING = ("", None)  # no question is open
 EMPTY = (
     '<div class="run-empty"><b>No run yet.</b><p>Pick a recipe on the left and press <i>Start training</i>. '
     "The loss, the time left and the model's answer to the probe prompt then appear here as it learns. "
@@ -77,6 +78,7 @@ class View:
     discard: gr.Button
     resume: gr.Button
     delete: gr.Button
+    again: gr.Button
     seen: gr.State
 
     @property
@@ -102,7 +104,7 @@ class Panel:
 
 
 def build(services: Services) -> Panel:
-    state = gr.HTML(EMPTY)
+    state = gr.HTML(EMPTY, elem_id="run-state")
     measure = gr.Radio(
         [("loss", LOSS), ("perplexity", PERPLEXITY)],
         value=LOSS,
@@ -117,6 +119,7 @@ def build(services: Services) -> Panel:
         discard = gr.Button("Stop and discard", size="sm", visible=False)
         resume = gr.Button("Resume", size="sm", visible=False)
         delete = gr.Button("Delete", size="sm", visible=False)
+        again = gr.Button("These settings again", size="sm", visible=False)
     with gr.Group(visible=False) as confirm:
         question = gr.HTML()
         with gr.Row():
@@ -138,8 +141,8 @@ def build(services: Services) -> Panel:
         with gr.Accordion("Log", open=False):
             log = gr.Textbox(lines=8, max_lines=16, show_label=False, interactive=False, autoscroll=True)
     drawn = (chooser, state, measure, plot, light, rate, norm, slider, answer, every, after, log)
-    view = View(*drawn, stop, discard, resume, delete, gr.State())
-    return Panel(view, confirm, question, yes, no, gr.State(""))
+    view = View(*drawn, stop, discard, resume, delete, again, gr.State())
+    return Panel(view, confirm, question, yes, no, gr.State(NOTHING))
 
 
 def wire(services: Services, panel: Panel) -> None:
@@ -156,7 +159,7 @@ def wire(services: Services, panel: Panel) -> None:
     for action, button in (("discard", view.discard), ("delete", view.delete)):
         button.click(partial(ask, action), view.runs, [panel.confirm, panel.question, panel.pending], **QUIET)
     panel.yes.click(
-        shown(partial(confirmed, services)), [view.runs, panel.pending], [panel.confirm, *view.all], **QUEUED
+        shown(partial(confirmed, services)), panel.pending, [panel.confirm, panel.pending, *view.all], **QUEUED
     )
     panel.no.click(lambda: gr.update(visible=False), None, panel.confirm, **QUIET)
 
@@ -190,13 +193,13 @@ def show_run(
         hidden = gr.update(visible=False)
         empty = gr.update(choices=[], value=None, visible=False)
         drawn = [hidden, hidden, "", hidden, hidden, hidden, "", "", hidden, ""]  # from the measure to the log
-        return [empty, EMPTY, *drawn, *[hidden] * 4, Seen(None, listed)]
+        return [empty, EMPTY, *drawn, *[hidden] * 5, Seen(None, listed)]
     events, status, same = run.events(), run.status, seen is not None and seen.run == run.name
     evaluations = answers.evaluations(events)
     plot = curves.shown(curves.curve(events, measure), "training")
     at = answers.position(evaluations, at if same else None, seen.evaluations if same else 0)
     return [
-        _list(services, found, run, seen),
+        _list(services, found, run, seen, selected),
         words.state_html(services, run, events),
         gr.update(visible=plot["visible"]),
         plot,
@@ -212,6 +215,7 @@ def show_run(
         gr.update(visible=status.live),
         gr.update(visible=run.resumable),
         gr.update(visible=not status.live),
+        gr.update(visible=True),
         Seen(run.name, listed, len(evaluations)),
     ]
 
@@ -223,15 +227,18 @@ def _selected(found: list[Run], selected: str | None) -> Run | None:
     return named or next(renamed, found[0] if found else None)
 
 
-def _list(services: Services, found: list[Run], run: Run, seen: Seen | None):
-    """Update of the list of runs; skipped while its labels stay as they are."""
+def _list(services: Services, found: list[Run], run: Run, seen: Seen | None, selected: str | None):
+    """Update of the list of runs; skipped while its labels stay as they are.
+
+    It selects a run only where the page cannot know it: what was asked before a start, or before another run was
+    chosen, and is answered after it, would select the old one again.
+    """
     old = [(name, state) for name, state, _ in seen.listed] if seen else []
     same = seen is not None and seen.run == run.name and old == [(other.name, other.state) for other in found]
     if same and not any(other.status.live for other in found):
         return gr.skip()
-    return gr.update(
-        choices=[(words.run_label(services, other), other.name) for other in found], value=run.name, visible=True
-    )
+    value = {} if seen is not None and selected == run.name else {"value": run.name}
+    return gr.update(choices=[(words.run_label(services, other), other.name) for other in found], visible=True, **value)
 
 
 def _changed(run: Run, selected: Run | None) -> tuple:
@@ -272,13 +279,17 @@ def act(services: Services, action: str, selected: str | None) -> list:
 
 
 def ask(action: str, selected: str | None) -> tuple:
-    """Show the question before something is lost."""
+    """Ask before something is lost. The question stays about this run, whichever is selected when it is answered."""
     what = {
         "discard": f"Stop {selected} now and keep nothing of what it learned since its last checkpoint?",
         "delete": f"Delete {selected} with its adapter, its curve and its log?",
     }[action]
-    return gr.update(visible=bool(selected)), f"<p>{html.escape(what)}</p>", action
+    return gr.update(visible=bool(selected)), f"<p>{html.escape(what)}</p>", (action, selected)
 
 
-def confirmed(services: Services, selected: str | None, action: str) -> list:
-    return [gr.update(visible=False), *act(services, action, selected)]
+def confirmed(services: Services, pending: tuple[str, str | None]) -> list:
+    """Do what was asked about, once: a second press on "Yes" finds nothing to do."""
+    action, selected = pending
+    if not action:
+        return [gr.update(visible=False), NOTHING, *[gr.skip()] * len(View.__dataclass_fields__)]
+    return [gr.update(visible=False), NOTHING, *act(services, action, selected)]

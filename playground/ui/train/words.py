@@ -22,6 +22,7 @@ KINDS = {"failed": "bad", "killed": "bad", "finished": "good", "stopped": "calm"
 NONE = "–"
 
 CSS = """
+#run-state { scroll-margin: 10px 0 320px; }
 .run-state.bad b { color: #a32019; }
 .dark .run-state.bad b { color: #ff9c94; }
 .run-state.good b { color: var(--color-accent); }
@@ -32,6 +33,11 @@ CSS = """
 .figures dt { font-size: var(--text-xs); color: var(--body-text-color-subdued); }
 .figures dd { margin: 0; font-size: var(--text-md); font-variant-numeric: tabular-nums; }
 """
+
+
+def into_view(id: str) -> str:
+    """The script that brings an element on the screen: on a phone, what a button changes may be far from it."""
+    return f"() => document.querySelector('#{id}')?.scrollIntoView({{ block: 'nearest' }})"
 
 
 def run_label(services: Services, run: Run) -> str:
