@@ -97,8 +97,9 @@ def build(services: Services) -> Form:
     back = gr.Button("Back to the recipe's values", size="sm", visible=False)
     form = {name: component(services, name, getattr(config, name)) for name in SIMPLE[:3]}
     file = gr.UploadButton("Add a data file", file_types=[*datasets.SUFFIXES, ".gz"], size="sm")
-    with gr.Row():
-        form |= {name: component(services, name, getattr(config, name)) for name in SIMPLE[3:7]}
+    for pair in (SIMPLE[3:5], SIMPLE[5:7]):
+        with gr.Row():
+            form |= {name: component(services, name, getattr(config, name)) for name in pair}
     form["probe"] = component(services, "probe", config.probe)
     with gr.Accordion("All settings", open=False):
         for title, names in groups():
