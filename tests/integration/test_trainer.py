@@ -516,7 +516,6 @@ def test_a_run_goes_on_from_the_adapter_of_another(world):
     [
         ({"batch_size": 5}, "batch_size is 5, and there are 4 rows to train on"),
         ({"targets": "q_proj,nothing"}, "no linear layer called 'nothing'; it has down_proj"),
-        ({"new_tokens": "two words"}, "a text without blanks"),
     ],
 )
 def test_contradictions_with_rows_and_model_are_refused(world, settings, sentence):
