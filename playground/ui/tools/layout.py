@@ -15,7 +15,7 @@ def lay_out_lane(services: Services, index: int) -> tuple[LaneView, tuple[gr.But
     of = " of the second lane" if index else ""
     with gr.Column(min_width=300, visible=index == 0, elem_classes="tools-lane") as column:
         chatbot = gr.Chatbot(
-            height=400,  # with it the question and its button are on a small screen, too
+            height=460,  # a call from question to answer; and the next question is on a small screen, too
             show_label=False,
             render_markdown=False,  # what the model writes is shown as it is
             placeholder=empty_state(services) if index == 0 else "The second lane answers the same question here.",
