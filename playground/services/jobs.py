@@ -37,9 +37,7 @@ class Jobs:
 
     def start(self, config: TrainConfig) -> Run:
         """Queue a run; it begins at once when no other is live. PlaygroundError when the settings cannot work."""
-        check(config)
-        if name := config.name.strip():
-            runs.check_name(name)
+        runs.check_given_name(check(config))
         check_installed(config.log_to)
         if self.sources is not None:
             self.sources.entry(config.model)  # an unknown name fails here, not in a minute's time

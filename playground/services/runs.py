@@ -273,6 +273,13 @@ def writing(what: str) -> Iterator[None]:
         ) from None
 
 
+def check_given_name(config: TrainConfig) -> TrainConfig:
+    """The settings, if a run can have the name that they give it; without one it gets one of its own."""
+    if name := config.name.strip():
+        check_name(name)
+    return config
+
+
 def check_name(name: str) -> str:
     """A name that is one folder and nothing else, or PlaygroundError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):

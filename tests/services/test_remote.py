@@ -31,6 +31,14 @@ def delta(reason=None, **values):
     return {"choices": [{"index": 0, "delta": values, "finish_reason": reason}]}
 
 
+def begin(handler, **values):
+    """Send the first event of a stream, and leave the stream open."""
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(b"data: " + json.dumps(delta(**values)).encode() + b"\n\n")
+    handler.wfile.flush()
+
+
 class Stub(BaseHTTPRequestHandler):
     """Answers with what `script` says: (status, headers, body), or a function that writes."""
 
@@ -155,10 +163,7 @@ def test_thinking_is_shown_while_it_comes_and_stays_when_it_is_stopped(ask):
     over = threading.Event()
 
     def thinks(handler):
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(b"data: " + json.dumps(delta(reasoning_content="so")).encode() + b"\n\n")
-        handler.wfile.flush()
+        begin(handler, reasoning_content="so")
         over.wait(10)
 
     reply = ask(thinks)
@@ -397,10 +402,7 @@ def test_nobody_there(ask):
 
 def test_a_server_that_hangs_can_be_left_and_times_out(ask, monkeypatch):
     def hang(handler):
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(b"data: " + json.dumps(delta(content="so")).encode() + b"\n\n")
-        handler.wfile.flush()
+        begin(handler, content="so")
         time.sleep(1.5)
 
     reply = ask(hang)

@@ -303,7 +303,7 @@ def followed(recipe: str, *values) -> tuple[str, dict]:
 def shown_plan(services: Services, *values) -> str:
     """What a run with these settings would train on, and whether it fits; a mistake is said there, not in a pop-up."""
     try:
-        config = checked(config_from("", values))
+        config = runs.check_given_name(config_from("", values))
         found = plan(services, config)
         fits = fit.before_run(config, found.folder, found.examples, found.steps) if found.examples else ""
         return f'<div class="plan">{html.escape(found.sentence)}{fits}</div>'
@@ -314,17 +314,10 @@ def shown_plan(services: Services, *values) -> str:
 def checked_plan(services: Services, said: str, *values):
     """The plan after a change of what is not counted, which is left as it is unless a mistake comes or goes."""
     try:
-        checked(config_from("", values))
+        runs.check_given_name(config_from("", values))
     except PlaygroundError as error:
         return f'<div class="plan bad">{html.escape(str(error))}</div>'
     return shown_plan(services, *values) if 'class="plan bad"' in (said or "") else gr.skip()
-
-
-def checked(config: TrainConfig) -> TrainConfig:
-    """The settings, if a run can have its name."""
-    if name := config.name.strip():
-        runs.check_name(name)
-    return config
 
 
 @dataclass(frozen=True)
