@@ -1,9 +1,11 @@
 """`playground bench lanes`: base + adapter A + adapter B in one batch ÷ the same three one after the other.
 
 Beside them, in the same run and on the same prompt: a plain batch of three on the bare model (what the adapters
-cost) and PEFT's own mixed batch (`generate(adapter_names=…)`). Each way is timed in turn, several rounds; the
-figures are medians and the ratio is the median of the rounds' ratios, so that a drifting machine does not decide it.
-Adapters are random (their values don't change the work), of the rank and targets of a short fine-tune.
+cost), and what one would do without this engine, by transformers' `generate`: PEFT's mixed batch (`adapter_names=…`),
+the same three one after the other (`set_adapter`, `disable_adapter`), and a plain batch of three. Ratios are given to
+our own single lanes and to theirs: ours are quicker, so a ratio to them is the harder one. Each way is timed in turn,
+several rounds; the figures are medians and each ratio is the median of the rounds' ratios, so that a drifting machine
+does not decide it. Adapters are random (their values don't change the work), of a short fine-tune's rank and targets.
 
 `--fast-cpu` times one lane instead, with weights in bf16, 8 bits and 4 bits, beside llama.cpp where the package
 `llama_cpp` and a GGUF (`--gguf`) are there, and says how many greedy tokens stay the same.
@@ -18,6 +20,15 @@ from pathlib import Path
 from playground.config import Paths, SamplingConfig
 from playground.errors import PlaygroundError
 
+RATIOS = {
+    "ratio": ("together", "one_after_the_other"),
+    "ratio_to_plain_batch": ("together", "plain_batch_of_three"),
+    "ratio_to_peft_one_after_the_other": ("together", "peft_one_after_the_other"),
+    "ratio_to_generate_plain_batch": ("together", "generate_plain_batch_of_three"),
+    "ratio_to_peft_mixed": ("together", "peft_mixed"),
+    "peft_ratio": ("peft_mixed", "peft_one_after_the_other"),
+    "peft_ratio_to_ours": ("peft_mixed", "one_after_the_other"),
+}
 PROMPT = "Tell me a long story about a fox who wants to see the sea."
 
 
@@ -27,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each timing every way once")
     parser.add_argument("--rank", type=int, default=8, help="rank of the two adapters, on all linear layers")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"), help="weights")
-    parser.add_argument("--no-peft", action="store_true", help="leave out PEFT's mixed batch, the slowest part")
+    parser.add_argument("--no-peft", action="store_true", help="leave out PEFT and `generate`, the slowest part")
     parser.add_argument("--fast-cpu", action="store_true", help="time one lane with weights in bf16, 8 and 4 bits")
     parser.add_argument("--gguf", default="", metavar="FILE", help="with --fast-cpu: the model as llama.cpp reads it")
 
@@ -58,7 +69,7 @@ def main(args: argparse.Namespace) -> dict:
         folders = [make_adapter(folder, args.rank, Path(scratch) / name, seed) for seed, name in enumerate("AB")]
         ways = {}
         if not args.no_peft:
-            ways["peft_mixed"] = peft_mixed(folder, loaded.model.dtype, folders, ids, args.tokens)
+            ways |= generate_ways(folder, loaded.model.dtype, folders, ids, args.tokens)
         bank = AdapterBank(loaded.model)
         for name, adapter in zip("AB", folders, strict=True):
             bank.load(name, adapter)
@@ -84,11 +95,7 @@ def main(args: argparse.Namespace) -> dict:
                 f"round {number + 1}/{args.rounds}: " + ", ".join(f"{n} {r:.1f}" for n, r in rates.items()), flush=True
             )
     result = {f"{name}_tokens_per_second": _median(rounds, name) for name in rounds[0]}
-    result["ratio"] = _median_ratio(rounds, "together", "one_after_the_other")
-    result["ratio_to_plain_batch"] = _median_ratio(rounds, "together", "plain_batch_of_three")
-    if "peft_mixed" in ways:
-        result["peft_ratio"] = _median_ratio(rounds, "peft_mixed", "one_after_the_other")
-        result["ratio_to_peft_mixed"] = _median_ratio(rounds, "together", "peft_mixed")
+    result |= {key: _median_ratio(rounds, *of) for key, of in RATIOS.items() if set(of) <= set(rounds[0])}
     result |= {
         "model": args.model,
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
@@ -101,12 +108,10 @@ def main(args: argparse.Namespace) -> dict:
     what = f"{args.model}, {result['dtype']} on {result['device']}"
     print(f"\n{what}, {args.tokens} tokens a lane, median of {args.rounds} rounds")
     for name in rounds[0]:
-        print(f"  {name.replace('_', ' '):22s} {result[f'{name}_tokens_per_second']:7.1f} tokens/s")
-    print(
-        f"  together ÷ one after the other: {result['ratio']:.2f}   ÷ plain batch: {result['ratio_to_plain_batch']:.2f}"
-    )
-    if "peft_mixed" in ways:
-        print(f"  PEFT's mixed batch ÷ one after the other: {result['peft_ratio']:.2f}")
+        print(f"  {name.replace('_', ' '):29s} {result[f'{name}_tokens_per_second']:7.1f} tokens/s")
+    for key, of in RATIOS.items():
+        if key in result:
+            print(f"  {' ÷ '.join(of).replace('_', ' ')}: {result[key]:.2f}")
     return result
 
 
@@ -141,32 +146,51 @@ def decode_rate(model, bank, prompt_ids: list[int], adapters: tuple, tokens: int
     return len(adapters) * tokens / (time.perf_counter() - start)
 
 
-def peft_mixed(base: Path, dtype, folders: list[Path], prompt_ids: list[int], tokens: int):
-    """PEFT's mixed batch on a model of its own: a function that gives tokens per second, first tokens not counted."""
+def generate_ways(base: Path, dtype, folders: list[Path], prompt_ids: list[int], tokens: int) -> dict:
+    """The ways of transformers and PEFT, on models of their own: functions that give tokens per second of all rows.
+
+    First tokens (the reading of the prompt) are not counted.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(device).eval()
-    model = PeftModel.from_pretrained(model, folders[0], adapter_name="A", autocast_adapter_dtype=False)
-    model.load_adapter(folders[1], adapter_name="B", autocast_adapter_dtype=False)
-    ids = torch.tensor([prompt_ids] * 3, device=device)
-    settings = {"do_sample": False, "pad_token_id": 0, "adapter_names": ["__base__", "A", "B"]}
 
-    def seconds(count: int) -> float:
+    def load():
+        return AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(device).eval()
+
+    plain = load()
+    model = PeftModel.from_pretrained(load(), folders[0], adapter_name="A", autocast_adapter_dtype=False)
+    model.load_adapter(folders[1], adapter_name="B", autocast_adapter_dtype=False)
+
+    def seconds(model, rows: int, count: int, **more) -> float:
+        ids = torch.tensor([prompt_ids] * rows, device=device)
+        limits = {"min_new_tokens": count, "max_new_tokens": count, "do_sample": False, "pad_token_id": 0}
         start = time.perf_counter()
         with torch.inference_mode():
-            model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                min_new_tokens=count,
-                max_new_tokens=count,
-                **settings,
-            )
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **limits, **more)
         return time.perf_counter() - start
 
-    return lambda: 3 * tokens / (seconds(tokens + 1) - seconds(1))
+    def decoding(*given, **more) -> float:
+        return seconds(*given, tokens + 1, **more) - seconds(*given, 1, **more)
+
+    def mixed() -> float:
+        return 3 * tokens / decoding(model, 3, adapter_names=["__base__", "A", "B"])
+
+    def one_after_the_other() -> float:
+        with model.disable_adapter():
+            taken = decoding(model, 1)
+        for name in "AB":
+            model.set_adapter(name)
+            taken += decoding(model, 1)
+        return 3 * tokens / taken
+
+    return {
+        "peft_mixed": mixed,
+        "peft_one_after_the_other": one_after_the_other,
+        "generate_plain_batch_of_three": lambda: 3 * tokens / decoding(plain, 3),
+    }
 
 
 def _median(rounds: list[dict], name: str) -> float:

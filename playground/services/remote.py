@@ -238,7 +238,9 @@ class RemoteReply(Reply):
             call["name"] += function.get("name") or ""
             call["arguments"] += function.get("arguments") or ""
             self._called += len(function.get("name") or "") + len(function.get("arguments") or "")
-        if len(self.text) + self._called > MAX_CHARACTERS or len(calls) > MAX_CALLS:
+        if len(calls) > MAX_CALLS:
+            raise PlaygroundError(f"made more than {MAX_CALLS:,} calls; the rest was left out")
+        if len(self.text) + self._called > MAX_CHARACTERS:
             raise PlaygroundError(f"wrote more than {MAX_CHARACTERS:,} characters; the rest was left out")
 
     def _think(self, thinking: bool) -> None:

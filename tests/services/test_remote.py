@@ -233,7 +233,7 @@ def test_an_answer_that_was_not_streamed_is_read_whole(ask, indent):
         ),
         (
             (200, {}, sse(*[delta(tool_calls=[{"index": number}]) for number in range(101)])),
-            "far wrote more than 400,000 characters",
+            "far made more than 100 calls; the rest was left out",
         ),
         ((401, {}, '{"error": {"message": "no sk-very-secret here"}}'), "far refused the key (HTTP 401): no … here"),
         ((404, {}, ""), "far knows neither this model nor this address (HTTP 404)"),
