@@ -150,7 +150,9 @@ def visit(url: str, number: int, args: argparse.Namespace, seen: Seen, over: thr
     while not over.is_set():
         begun = time.monotonic()
         try:
-            if turn == TURNS:  # a new page, a new session
+            if turn == TURNS:  # a new page, a new session; the former one is closed, which a client does not by itself
+                if client is not None:
+                    client.close()
                 client, turn, asked = Client(url, verbose=False, httpx_kwargs=PATIENCE), 0, []
             asked.append(f"Mark {number}-{pick.randrange(10**6)}: name a fruit.")
             job = client.submit(asked[-1], api_name="/chat", **settings(client, args))
@@ -179,6 +181,8 @@ def visit(url: str, number: int, args: argparse.Namespace, seen: Seen, over: thr
             seen.seconds.append(time.monotonic() - begun)
             seen.mixed += [f"visitor {number}: {sentence}" for sentence in wrong]
         turn += 1
+    if client is not None:
+        client.close()
 
 
 def settings(client, args: argparse.Namespace) -> dict:
