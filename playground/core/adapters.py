@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from playground.core import attention, int8, packed
+from playground.core import attention, int8, norms, packed
 from playground.core.adapter_files import Factors, Weights, read_weights
 from playground.core.own_tokens import OwnTokens
 
@@ -125,6 +125,7 @@ class AdapterBank:
         if self.fast:
             int8.check(self.model)
         attention.quicken(self.model)
+        norms.quicken(self.model)
         self.groups = [Group(members) for members in layers_by_input(self.model)]
         if self.fast:
             for group in self.groups:
