@@ -59,7 +59,7 @@ class Group:
         else:  # one layer whose weights are no plain matrix, such as 4-bit ones
             self.plain = modules[0].forward
         for i, module in enumerate(modules):
-            module.forward = partial(self.forward, i)
+            module.forward = partial(self.forward, i) if len(modules) > 1 else self._together
 
     def _lay_down(self, modules: list[torch.nn.Linear]) -> None:
         """One linear function for all members; their weights become views of its own, or are packed in it."""
@@ -82,7 +82,7 @@ class Group:
         """The output of member `i`. The first member called computes all; the last one lets go of the rest."""
         if self.x is not x:
             self.x, self.y = x, self._together(x)
-        y = self.y[..., self.parts[i]] if len(self.parts) > 1 else self.y
+        y = self.y[..., self.parts[i]]
         if i == len(self.parts) - 1:
             self.x = self.y = None
         return y

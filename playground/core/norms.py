@@ -5,7 +5,7 @@ for one row of 576 numbers, 9 µs less each, a thirtieth of a step with the fast
 squares in float32, rounded before the weight is multiplied, as transformers does it.
 """
 
-import types
+from functools import partial
 
 import torch
 
@@ -19,7 +19,7 @@ def quicken(model: torch.nn.Module) -> None:
         return
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm") and _same(module):
-            module.forward = types.MethodType(_forward, module)
+            module.forward = partial(_forward, module, _eps(module))
 
 
 def _eps(module) -> float | None:
@@ -38,10 +38,10 @@ def _same(module) -> bool:
     return theirs.dtype == ours.dtype and bool(apart <= SAME.get(weight.dtype, 0.0) * theirs.abs().max())
 
 
-def _forward(module, x: torch.Tensor) -> torch.Tensor:
+def _forward(module, eps: float, x: torch.Tensor) -> torch.Tensor:
     if x.requires_grad and torch.is_grad_enabled():
         return type(module).forward(module, x)  # what the backward pass needs is not overwritten there
-    return _norm(x, module.weight, _eps(module))
+    return _norm(x, module.weight, eps)
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
