@@ -37,13 +37,13 @@ class LabelledLoss(torch.autograd.Function):
             logits = F.linear(part, weight, bias).float()
             if softcap:
                 logits = softcap * torch.tanh(logits / softcap)
-            slope = 1 - (logits / softcap) ** 2 if softcap and any(ctx.needs_input_grad) else None
-            logits = torch.log_softmax(logits, -1)  # one pass over each row, where logsumexp takes four
-            total -= logits.gather(1, wanted[:, None]).sum()
+            rest = torch.logsumexp(logits, dim=-1, keepdim=True)
+            total += (rest - logits.gather(1, wanted[:, None])).sum()
             if not any(ctx.needs_input_grad):
                 continue
-            change = logits.exp_()
-            change.scatter_add_(1, wanted[:, None], torch.full_like(wanted[:, None], -1.0, dtype=change.dtype))
+            slope = 1 - (logits / softcap) ** 2 if softcap else None
+            change = logits.sub_(rest).exp_()
+            change.scatter_add_(1, wanted[:, None], torch.full_like(rest, -1.0))
             change = change * slope if softcap else change
             if of_bias is not None:
                 of_bias += change.sum(0)
