@@ -164,12 +164,12 @@ def generate_ways(base: Path, dtype, folders: list[Path], prompt_ids: list[int],
     model = PeftModel.from_pretrained(load(), folders[0], adapter_name="A", autocast_adapter_dtype=False)
     model.load_adapter(folders[1], adapter_name="B", autocast_adapter_dtype=False)
 
-    def seconds(model, rows: int, count: int, **more) -> float:
+    def seconds(asked, rows: int, count: int, **more) -> float:
         ids = torch.tensor([prompt_ids] * rows, device=device)
         limits = {"min_new_tokens": count, "max_new_tokens": count, "do_sample": False, "pad_token_id": 0}
         start = time.perf_counter()
         with torch.inference_mode():
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **limits, **more)
+            asked.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **limits, **more)
         return time.perf_counter() - start
 
     def decoding(*given, **more) -> float:

@@ -145,15 +145,16 @@ def watch(process: psutil.Process, seconds: float, warm_up: float, started: floa
 def visit(url: str, number: int, args: argparse.Namespace, seen: Seen, over: threading.Event) -> None:
     from gradio_client import Client
 
-    pick, turn, client = random.Random(number), TURNS, None
+    pick, turn, page = random.Random(number), TURNS, contextlib.ExitStack()
     over.wait(ARRIVAL * number / args.visitors)
     while not over.is_set():
+        if turn == TURNS:
+            page.close()  # as a browser does it; a client that is let go keeps its page open
         begun = time.monotonic()
         try:
-            if turn == TURNS:  # a new page, a new session; the former one is closed, which a client does not by itself
-                if client is not None:
-                    client.close()
+            if turn == TURNS:  # a new page, a new session
                 client, turn, asked = Client(url, verbose=False, httpx_kwargs=PATIENCE), 0, []
+                page.callback(client.close)
             asked.append(f"Mark {number}-{pick.randrange(10**6)}: name a fruit.")
             job = client.submit(asked[-1], api_name="/chat", **settings(client, args))
             if pick.random() < LEAVES:
@@ -181,8 +182,7 @@ def visit(url: str, number: int, args: argparse.Namespace, seen: Seen, over: thr
             seen.seconds.append(time.monotonic() - begun)
             seen.mixed += [f"visitor {number}: {sentence}" for sentence in wrong]
         turn += 1
-    if client is not None:
-        client.close()
+    page.close()
 
 
 def settings(client, args: argparse.Namespace) -> dict:
