@@ -120,8 +120,12 @@ def trl_script(
         "logging_steps": 1, "eval_strategy": "steps" if held_out else "no", "eval_steps": config.eval_every,
         "save_strategy": "no", "report_to": "none",
     }  # fmt: skip
+    doc = f"Trains {config.data} on {config.model} with TRL, with the settings of the run {config.name or 'shown'}."
+    if config.prefix_every:
+        doc += "\n\nTRL reads the prompt that all rows begin with in each step, the run in one step of "
+        doc += f"{config.prefix_every:,}: the weights come out a little different."
     return _SCRIPT.format(
-        doc=f"Trains {config.data} on {config.model} with TRL, with the settings of the run {config.name or 'shown'}.",
+        doc=doc,
         model=model,
         lora=_arguments("LoraConfig", lora),
         settings=_arguments("SFTConfig", settings, "bf16=bf16, fp16=False, gradient_checkpointing=False"),

@@ -352,6 +352,17 @@ def test_a_prefix_is_a_pass_of_its_own_only_where_a_step_has_several(piece, pass
     assert (work.passes, work.step_tokens) == (passes, 300)
 
 
+@pytest.mark.parametrize("piece", [0, 100])
+def test_a_kept_prefix_is_run_once_in_so_many_steps_and_has_no_part_in_a_pass(piece):
+    rows = [example([1] * 100 + [n] * 50, [False] * 120 + [True] * 30, 1024) for n in range(4)]
+    config = TrainConfig(batch_size=4, piece_tokens=piece, prefix_every=4)
+    work = estimate.work_of(Examples(rows, []), config, CPU)
+    passes = 2 if piece else 1
+    assert (work.passes, work.step_tokens) == (passes + 0.25, 4 * 50 + 25)
+    assert (work.tokens, work.repeated, work.longest) == (4 * 50 // passes, 4 * 100 // passes, 150)
+    assert work.step_pairs == 4 * 50 * 150 + 100**2 / 4
+
+
 def test_the_work_of_rows_is_that_of_the_loops_pieces():
     rows = [example([1] * 50, [False] * 40 + [True] * 10, 1024) for _ in range(8)]
     config = TrainConfig(batch_size=4, epochs=3, piece_tokens=100)

@@ -260,6 +260,52 @@ def test_pieces_that_share_one_pass_of_the_prefix_give_the_gradients_of_the_whol
         torch.testing.assert_close(in_pieces[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("laid", [False, True])
+@pytest.mark.parametrize("room", [10, 1000])
+def test_a_kept_prefix_gives_the_loss_of_the_plain_one_and_no_gradient_through_it(room, laid):
+    """The reference: each row by itself behind the prefix's keys and values, which torch is told are given."""
+    model, whole = learner(), batch(ROWS)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    base = methods.base_of(model)
+    plain, _ = gradients(model, whole)
+    model.zero_grad()
+    for one in whole.rows:
+        with torch.no_grad():
+            cache = base(input_ids=torch.tensor([whole.prefix]), use_cache=True).past_key_values
+        logits = base(input_ids=torch.tensor([one.ids]), past_key_values=cache).logits[0, :-1]
+        wanted = torch.tensor(one.labels[1:])
+        torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="sum").div(12).backward()
+    theirs = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    work = [(piece, True) for piece in collate.parts(whole, 10)]
+    with fused(model, base) if laid else contextlib.nullcontext():
+        mean = loss.step_gradients(base, work, 0, whole.trained, None, room, loss.KeptPrefix(3))
+    assert mean * whole.trained == pytest.approx(plain, rel=1e-5)
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            assert p.grad.abs().max() > 0
+            torch.testing.assert_close(p.grad, theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_kept_prefix_is_read_again_when_it_is_due_is_another_or_was_forgotten(monkeypatch):
+    model, read, plain = learner().get_base_model(), [], loss.start_of
+    monkeypatch.setattr(loss, "start_of", lambda *asked: read.append(asked[1].prefix) or plain(*asked))
+    kept, one = loss.KeptPrefix(3), batch(ROWS)
+    other = batch([row(*rest, prefix=PREFIX[:20]) for rest in ((30, 31, 32, 33), (40, 41, 42, 43))])
+    counts = []
+    for step in (one, one, one, one, other, one):
+        first = kept.start_of(model, step, None)
+        assert first.get_seq_length() == len(step.prefix)
+        counts.append(len(read))
+    assert counts == [1, 1, 1, 2, 3, 4]
+    kept.forget()
+    kept.start_of(model, one, None)
+    assert read == [PREFIX, PREFIX, PREFIX[:20], PREFIX, PREFIX]
+
+
 def test_a_piece_that_does_not_count_changes_nothing():
     model, whole = learner(), batch(ROWS[:2])
     base, filler = model.get_base_model(), batch(ROWS[2:])
@@ -462,8 +508,9 @@ def test_should_stop_ends_after_the_step_and_keeps_a_checkpoint(tmp_path):
     assert loop.newest_checkpoint(tmp_path).name == "step-00000003.pt"
 
 
-def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(tmp_path):
-    config = dataclasses.replace(CONFIG, dropout=0.2)
+@pytest.mark.parametrize("every", [0, 3])
+def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(tmp_path, every):
+    config = dataclasses.replace(CONFIG, dropout=0.2, prefix_every=every)
     whole, whole_events = fit(learner(config), config)
     seen = []
 

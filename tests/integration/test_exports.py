@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from playground.config import Paths, TrainConfig
-from playground.core import templates
+from playground.core import export, templates
 from playground.core.adapter_files import SOFT, soft_rows
 from playground.errors import PlaygroundError
 from playground.services import exports, runs
@@ -273,6 +273,14 @@ def test_the_trl_script_has_the_runs_settings_rows_and_template(world):
     rows = [json.loads(line) for name in ("train.jsonl", "held_out.jsonl") for line in read[name].splitlines()]
     assert sorted(row["messages"][1]["content"] for row in rows) == sorted(row["output"] for row in ROWS)
     assert len(read["held_out.jsonl"].splitlines()) == 1
+
+
+def test_the_trl_script_says_that_a_prefix_is_not_kept():
+    marked = "{% generation %}{% endgeneration %}"
+    plain, kept = (export.trl_script(TrainConfig(prefix_every=every), marked, 9, "tiny") for every in (0, 4))
+    compile(kept, "train_trl.py", "exec")
+    assert "the run in one step of 4" in kept.split('"""')[1]
+    assert plain.split('"""')[2:] == kept.split('"""')[2:]
 
 
 def test_rows_for_trl_are_those_that_the_run_trains_on(world):

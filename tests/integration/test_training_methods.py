@@ -443,6 +443,8 @@ def test_linear_layers_are_read_from_the_headers(tmp_path):
         ({"shard": True, "method": "qlora"}, ("method qlora", "shard (FSDP)")),
         ({"shard": True, "load_in_4bit": True}, ("load_in_4bit", "shard (FSDP)")),
         ({"method": "prompt", "prompt_tokens": 64, "max_length": 32}, ("64 prompt_tokens", "max_length of 32")),
+        ({"method": "prompt", "prefix_every": 4}, ("prefix_every 4", "method prompt", "set prefix_every to 0")),
+        ({"shard": True, "prefix_every": 4}, ("prefix_every 4", "shard (FSDP)", "set prefix_every to 0")),
     ],
 )
 def test_contradictions_name_both_sides(settings, both):

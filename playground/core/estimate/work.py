@@ -91,15 +91,19 @@ def work_of(examples: Examples, config: TrainConfig, device: Device) -> Work:
     mine = [pieces for one in dealt for pieces in one if pieces]
     laid = device.kind == "cpu" and not config.shard  # end to end, as the loop has them there
     runs = [passes(pieces, most) if laid else [[piece] for piece in pieces] for pieces in mine]
-    sizes = [_sizes(pieces, config.soft_tokens, laid) for one in runs for pieces in one]
+    every = config.prefix_every
+    sizes = [_sizes(pieces, config.soft_tokens, laid, apart=bool(every)) for one in runs for pieces in one]
     tokens, pairs, repeated, longest = (max(column) for column in zip(*sizes, strict=True))
     labelled = max(sum(piece.trained for piece in pieces) for one in runs for pieces in one)
     begun = [len(pieces[0].prefix) + config.soft_tokens for pieces in mine]  # is run once for all passes of a step
-    run = sum(size[0] for size in sizes) - sum(n * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
-    seen = sum(size[1] for size in sizes) - sum(n**2 * (len(one) - 1) for n, one in zip(begun, runs, strict=True))
+    # of each step's prefix, how often it is run more than in the passes over its rows
+    more_often = [1 / every if every else 1 - len(one) for one in runs]
+    run = sum(size[0] for size in sizes) + sum(n * often for n, often in zip(begun, more_often, strict=True))
+    seen = sum(size[1] for size in sizes) + sum(n**2 * often for n, often in zip(begun, more_often, strict=True))
     # where one pass has all rows of a step, it begins with the prefix
     joined = laid and not config.soft_tokens
-    count = len(sizes) + sum(n > 0 and not (joined and len(one) == 1) for n, one in zip(begun, runs, strict=True))
+    own = [1 / every if every else not (joined and len(one) == 1) for one in runs]  # passes of a step's prefix alone
+    count = len(sizes) + sum(times for n, times in zip(begun, own, strict=True) if n)
     held = sum(asked.laid if laid else asked.padded for asked in held_batches(examples, config, most))
     steps, each = total_steps(config, len(examples.train)), len(batches)
     more = {"step_labelled": sum(row.trained for row in rows) / each, "step_pairs": seen / each}
@@ -110,16 +114,18 @@ def _cut(row: Example, length: int) -> Example:
     return row if len(row.ids) <= length else Example(row.ids[:length], row.labels[:length])
 
 
-def _sizes(pieces: list[Batch], soft: int, laid: bool) -> tuple[int, int, int, int]:
+def _sizes(pieces: list[Batch], soft: int, laid: bool, apart: bool) -> tuple[int, int, int, int]:
     """Of one pass: tokens, pairs of a query and a key, tokens of the copied prefix, and the longest row.
 
-    Rows of a piece attend as if all were as long as its longest one, also where nothing else is padded.
+    Rows of a piece attend as if all were as long as its longest one, also where nothing else is padded. `apart`: the
+    prefix is there already, and no part of the pass.
     """
     begun = len(pieces[0].prefix) + soft
     shapes = [(len(piece.rows), max(len(row.ids) for row in piece.rows)) for piece in pieces]
     own = sum(piece.laid - len(piece.prefix) for piece in pieces) if laid else sum(n * row for n, row in shapes)
-    pairs = begun**2 + sum(n * row * (begun + row) for n, row in shapes)
-    return begun + own, pairs, sum(n for n, _ in shapes) * begun, begun + max(row for _, row in shapes)
+    run = 0 if apart else begun
+    pairs = run**2 + sum(n * row * (begun + row) for n, row in shapes)
+    return run + own, pairs, sum(n for n, _ in shapes) * begun, begun + max(row for _, row in shapes)
 
 
 def assumed_work(config: TrainConfig, device: Device) -> Work:

@@ -30,7 +30,7 @@ from playground.core.training.collate import (
     unshared,
 )
 from playground.core.training.fused import fused
-from playground.core.training.loss import soft_prompt, step_gradients, step_loss
+from playground.core.training.loss import KeptPrefix, soft_prompt, step_gradients, step_loss
 from playground.core.training.master import Master, rate
 from playground.core.training.memory import GROWTH, give_back, memory
 from playground.core.training.methods import base_of
@@ -98,6 +98,7 @@ def fit(
     master = Master([p for p in model.parameters() if p.requires_grad], config, ranks)
     schedule = torch.optim.lr_scheduler.LambdaLR(master.optimizer, rate(config, steps))
     held_out = held_batches(examples, config, room)
+    kept = KeptPrefix(config.prefix_every) if config.prefix_every else None
 
     done, losses, eval_loss = 0, [], None
     best = Best(config, steps, checkpoints, ranks)
@@ -127,6 +128,8 @@ def fit(
             _save(checkpoints, done, eval_loss, master, schedule, best)
             ranks.wait()
             emit("checkpoint", step=done)
+        if kept:
+            kept.forget()
 
     order, usual = _batches_from(done, examples.train, config, batches), 0
     with fused(model, base) if device.type == "cpu" and not ranks.sharded else contextlib.nullcontext():
@@ -139,7 +142,7 @@ def fit(
             learning_rate = schedule.get_last_lr()[0]
             with unit(STEP_COST + now.laid, "step"):
                 work = work_of(now, room, ranks)
-                loss = ranks.total(step_gradients(base, work, pad_id, now.trained, soft_prompt(model), room))
+                loss = ranks.total(step_gradients(base, work, pad_id, now.trained, soft_prompt(model), room, kept))
                 norm = master.step()
             schedule.step()
             done += 1

@@ -29,7 +29,7 @@ GROUPS = {
         *("continue_from", "load_in_4bit"),
     ),
     "Rows": ("rows", "max_length", "eval_share", "eval_rows"),
-    "Steps": ("steps", "warmup_steps", "final_lr_share", "weight_decay", "beta2", "clip"),
+    "Steps": ("steps", "warmup_steps", "final_lr_share", "weight_decay", "beta2", "clip", "prefix_every"),
     "While it runs": ("eval_every", "patience", "restore_best", "probe_tokens", "log_to"),
     "This run and this machine": ("name", "seed", "dtype", "threads", "piece_tokens", "processes", "shard"),
 }
@@ -41,7 +41,7 @@ WAYS = [("make way if memory is tight", IF_TIGHT), ("make way", UNLOAD), ("stay,
 COUNTED = (
     *("data", "template", "model", "rows", "epochs", "steps", "batch_size", "max_length", "eval_share", "eval_rows"),
     *("method", "rank", "targets", "first_layer", "dtype", "load_in_4bit", "piece_tokens", "prompt_steps"),
-    *("prompt_tokens", "warmup_steps"),
+    *("prompt_tokens", "warmup_steps", "prefix_every"),
 )
 COUNT_ROWS = 2000  # rendered for the count before a run; more are estimated from these
 
