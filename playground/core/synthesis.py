@@ -1,8 +1,9 @@
 """Seeded conversations that teach a small model when and how to call the demo tools.
 
-`tool_calls(n, seed, split)` writes rows `{"messages", "tools"}`: about 42 % arithmetic, 33 % weather and 25 % talk that
-needs no tool. Some 22 % of the tool rows go on with the tool's result and a spoken answer, from the real tools. Every
-row has the same tools and no system message, so all rows share one prompt prefix, which makes a training step cheaper.
+`tool_calls(n, seed, split)` writes rows `{"messages", "tools"}`: about 43 % arithmetic, 31 % weather and 26 % talk that
+needs no tool. Some 20 % of the tool rows (30 % of those for testing) go on with the tool's result and a spoken answer,
+from the real tools. Every row has the same tools and no system message, so all rows share one prompt prefix, which
+makes a training step cheaper.
 
 Training and testing share no phrase, no city and no number: phrases and cities stand in one table or the other, and a
 number belongs to the split that `number_split` says.
@@ -20,21 +21,22 @@ from dataclasses import dataclass
 from datetime import date
 from urllib.parse import parse_qs, urlsplit
 
-from playground.core import phrases, tools
+from playground.core import phrases, place_names, tools
 from playground.core.tools import ToolError, calculator, weather
 from playground.errors import PlaygroundError
 
 SPLITS = (phrases.TRAIN, phrases.TEST)
-CALCULATOR_SHARE, WEATHER_SHARE = 0.42, 0.33
-# Of the tool rows, about 22 %: result and answer follow; with far fewer of the weather's, the model does not learn to
-# answer from a result. Two results in one row cost a training step as much as five rows of one call.
+CALCULATOR_SHARE = {phrases.TRAIN: 0.44, phrases.TEST: 0.42}
+WEATHER_SHARE = {phrases.TRAIN: 0.30, phrases.TEST: 0.33}
+# Of the tool rows: result and answer follow. Such a row costs a training step as much as two others, one with two
+# results as much as four. With 14 % of the weather's, 13 of 21 answers were right.
 CONTINUED_SHARES = {
-    phrases.TRAIN: {calculator.NAME: 0.21, weather.NAME: 0.24},
+    phrases.TRAIN: {calculator.NAME: 0.16, weather.NAME: 0.32},
     phrases.TEST: {calculator.NAME: 0.42, weather.NAME: 0.26},
 }
 TWO_RESULTS_SHARE = {phrases.TRAIN: 0.15, phrases.TEST: 1.0}  # of the rows with two calls that would be continued
 # Of the tool rows: two calls in one turn. Training has more of what is hard to learn than people ask.
-SEVERAL_SHARE = {phrases.TRAIN: 0.15, phrases.TEST: 0.08}
+SEVERAL_SHARE = {phrases.TRAIN: 0.14, phrases.TEST: 0.08}
 TWO_OPERATORS_SHARE = {phrases.TRAIN: 0.24, phrases.TEST: 0.16}  # of the expressions
 BRACKETS_SHARE = {phrases.TRAIN: 0.6, phrases.TEST: 0.4}  # of the expressions with two operators
 # Of the arithmetic: symbols, one operation in words, one number, a word problem, units. The model errs most in word
@@ -42,8 +44,10 @@ BRACKETS_SHARE = {phrases.TRAIN: 0.6, phrases.TEST: 0.4}  # of the expressions w
 SUM_SHARES = {phrases.TRAIN: [28, 12, 18, 42, 10], phrases.TEST: [42, 14, 14, 23, 7]}
 CARELESS_SHARE = {phrases.TRAIN: 0.2, phrases.TEST: 0.12}  # of the weather: neither capitals nor a question mark
 COUNTRY_SHARE = {phrases.TRAIN: 0.1, phrases.TEST: 0.05}  # of the cities: "Kyoto, Japan"
-# Of the places: made-up names, and those of stories that no table knows.
-UNKNOWN_SHARE = {phrases.TRAIN: 0.15, phrases.TEST: 0.03}
+# Of the places: those that the weather tool does not know (`place_names`).
+UNKNOWN_SHARE = {phrases.TRAIN: 0.25, phrases.TEST: 0.03}
+KNOWN_SHARE = 0.5  # of these in training: names that people know; the others are made up
+KNOWN_CONTINUED = 0.2  # with these, go on so much less often: an error is soon learnt
 EARLIER_SHARE = {phrases.TRAIN: 0.025, phrases.TEST: 0.04}  # of all rows: an exchange comes before the question
 
 _SYMBOLS = {
@@ -95,7 +99,7 @@ class _Writer:
         self.live = weather.make(self._answer, self.all_cities, lambda: self.day)
 
     def rows(self, n: int) -> list[dict]:
-        calculations, weathers = round(n * CALCULATOR_SHARE), round(n * WEATHER_SHARE)
+        calculations, weathers = round(n * CALCULATOR_SHARE[self.split]), round(n * WEATHER_SHARE[self.split])
         kinds = [self.sum] * calculations + [self.weather] * weathers + [self.chat] * (n - calculations - weathers)
         self.rng.shuffle(kinds)
         seen: set[str] = set()
@@ -119,7 +123,7 @@ class _Writer:
         return Ask(question, ((calculator.NAME, {"expression": expression}),))
 
     def weather(self) -> Ask:
-        city = self.nowhere() if self.rng.random() < UNKNOWN_SHARE[self.split] else self.city()
+        city = self.nowhere() if self.unknown() else self.city()
         question = self.pick(phrases.WEATHER).format(city=city)
         if self.rng.random() < CARELESS_SHARE[self.split]:
             question = question.lower().rstrip("?.")
@@ -128,6 +132,8 @@ class _Writer:
     def several(self) -> Ask:
         kind = self.rng.choice([phrases.TWO_CITIES, phrases.TWO_SUMS, phrases.SUM_AND_CITY])
         city, city2 = self.rng.sample([c.name for c in self.cities], 2)
+        if self.split == phrases.TRAIN:
+            city, city2 = (self.nowhere() if self.unknown() else name for name in (city, city2))
         (e, expression), (e2, expression2) = self._expression(), self._expression()
         question = self.pick(kind).format(city=city, city2=city2, e=e, e2=e2)
         sums = [(calculator.NAME, {"expression": x}) for x in (expression, expression2)]
@@ -221,13 +227,18 @@ class _Writer:
         longer = self.rng.random() < COUNTRY_SHARE[self.split] and city.country != name
         return f"{name}, {city.country}" if longer else name
 
+    def unknown(self) -> bool:
+        return self.rng.random() < UNKNOWN_SHARE[self.split]
+
     def nowhere(self) -> str:
-        """A place of a story; in training mostly a name that nobody has seen."""
+        """A place that the tool does not know: of a story; in training mostly another name, or one made up."""
+        if self.split == phrases.TRAIN and self.rng.random() < KNOWN_SHARE:
+            return self.rng.choice(place_names.KNOWN)
         if self.split == phrases.TEST or self.rng.random() < 0.2:
-            return self.pick(phrases.NOWHERE)
+            return self.pick(place_names.STORIES)
         while True:
-            name = "".join(map(self.rng.choice, (phrases.BEGINNINGS, phrases.MIDDLES, phrases.ENDINGS)))
-            place = name if self.rng.random() < 0.8 else f"{self.rng.choice(phrases.FIRST_WORDS)} {name}"
+            name = "".join(map(self.rng.choice, (place_names.BEGINNINGS, place_names.MIDDLES, place_names.ENDINGS)))
+            place = name if self.rng.random() < 0.8 else f"{self.rng.choice(place_names.FIRST_WORDS)} {name}"
             if not self._reminds(place):
                 return place
 
@@ -279,7 +290,10 @@ class _Writer:
         return messages
 
     def _continued_share(self, ask: Ask) -> float:
-        share = CONTINUED_SHARES[self.split][ask.calls[-1][0]]
+        name, arguments = ask.calls[-1]
+        share = CONTINUED_SHARES[self.split][name]
+        if self.split == phrases.TRAIN and arguments.get("city") in place_names.KNOWN:
+            share *= KNOWN_CONTINUED
         return share * TWO_RESULTS_SHARE[self.split] if len(ask.calls) > 1 else share
 
     def exchange(self, ask: Ask, continued: bool) -> list[dict]:

@@ -1,10 +1,11 @@
 import json
 import re
 import time
+from datetime import date
 
 import pytest
 
-from playground.core import phrases, scoring, synthesis, tools
+from playground.core import phrases, place_names, scoring, synthesis, tools
 from playground.core.tool_formats import Call
 from playground.core.tools import ToolError, calculator, weather
 from playground.errors import PlaygroundError
@@ -64,8 +65,9 @@ def test_ten_thousand_different_rows_in_seconds(many):
 
 
 def test_no_phrase_is_in_both_splits():
-    tables = [t for t in vars(phrases).values() if isinstance(t, dict) and set(t) == set(synthesis.SPLITS)]
-    assert len(tables) >= 12
+    found = [*vars(phrases).values(), *vars(place_names).values()]
+    tables = [t for t in found if isinstance(t, dict) and set(t) == set(synthesis.SPLITS)]
+    assert len(tables) >= 13
     answers = {answer for pairs in phrases.CHAT.values() for _, answer in pairs}
     answers |= {answer for pairs in phrases.AFTERWARDS.values() for _, answer in pairs}
     expressions = {e for t in (phrases.SPOKEN, phrases.SINGLE) for pairs in t.values() for _, e in pairs}
@@ -108,9 +110,23 @@ def test_shares(rows):
         low, high = {"train": (0.08, 0.15), "test": (0.03, 0.12)}[split]
         assert low < share["several calls"] < high
         assert 0.22 < share["no call"] < 0.32
-    continued = [row for row in rows["train"] if row["messages"][-1]["role"] == "assistant" and said([row], "tool")]
-    with_tools = [row for row in rows["train"] if called([row])]
-    assert 0.18 < len(continued) / len(with_tools) < 0.35
+        continued, with_tools = (
+            [row for row in rows[split] if said([row], "tool")],
+            [row for row in rows[split] if called([row])],
+        )
+        low, high = {"train": (0.15, 0.25), "test": (0.25, 0.4)}[split]
+        assert low < len(continued) / len(with_tools) < high
+
+
+def test_known_places_are_unknown_to_the_tool_and_in_no_test():
+    tool = weather.make(None, weather.load_cities(), lambda: date(2025, 1, 1))
+    for name in place_names.KNOWN:
+        with pytest.raises(ToolError, match=name) as caught:
+            tool.run(city=name)
+        assert "did you mean" not in str(caught.value)
+    assert len(set(place_names.KNOWN)) == len(place_names.KNOWN) > 300
+    cities = synthesis.city_split(weather.load_cities())["test"]
+    assert not set(place_names.KNOWN) & {name for city in cities for name in (city.name, *city.aliases)}
 
 
 def test_chat_is_varied():
