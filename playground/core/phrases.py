@@ -200,7 +200,7 @@ STORIES = {
             "{name} sold {a} {things} on Saturday and {b} on Sunday. How many were sold in all?",
             "Breakfast was {a} euros and the taxi was {b} euros. How much is that together?",
             "The first film takes {a} minutes and the second takes {b} minutes. How long do both take?",
-            "{name} is {a} years old and her grandfather is {b} years older. How old is he?",
+            "{name} is {a} years old and the grandfather is {b} years older. How old is he?",
             "One bag weighs {a} kilos and another weighs {b} kilos. What do they weigh together?",
             "We drove {a} kilometres yesterday and {b} today. How many kilometres did we drive?",
             "The first row has {a} seats and the second has {b}. How many seats do both have?",
@@ -499,7 +499,7 @@ TWO_CITIES = {
         "Where is it warmer, {city} or {city2}?",
         "Show me the weather of {city} and of {city2}.",
         "Does it rain in {city} or in {city2}?",
-        "Which is sunnier, {city} or {city2}?",
+        "Does {city} or {city2} have more sun today?",
     ],
     TEST: ["Which is warmer, {city} or {city2}?", "Check the weather for both {city} and {city2}."],
 }
