@@ -200,11 +200,12 @@ class TrainConfig:
         if self.shard and (self.quantised or method in ("pissa", "prompt")):
             what = "load_in_4bit" if self.load_in_4bit else f"method {method}"
             return f"{what} does not go with shard (FSDP); switch shard off, or choose lora, rslora, dora, eva or full"
-        if self.prefix_every and (method == "prompt" or self.shard):
-            why = "trains a prompt that all rows begin with" if method == "prompt" else "runs each row whole"
+        why = "shard (FSDP) runs each row whole" if self.shard else ""
+        why = "method prompt trains a prompt that all rows begin with" if method == "prompt" else why
+        if self.prefix_every and why:
             return (
                 f"prefix_every {self.prefix_every:,} keeps what all rows begin with from one step to the next, and "
-                f"{'method prompt' if method == 'prompt' else 'shard (FSDP)'} {why}; set prefix_every to 0"
+                f"{why}; set prefix_every to 0"
             )
         if self.piece_tokens and self.piece_tokens < 8:
             return f"piece_tokens must be 0 or at least 8, got {self.piece_tokens}"

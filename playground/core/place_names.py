@@ -17,7 +17,7 @@ STORIES = {
 # Countries and regions, and names that towns have from people; none is a city of the tool's table or like one. In the
 # running text such a name is mostly one token, and after a quotation mark it is several that share nothing with it, so
 # the model has to know how it is spelled: "Copenhagen" became "Denmark".
-KNOWN: list[str] = json.loads((ASSETS / "data" / "place_names.json").read_text(encoding="utf-8"))
+KNOWN = ASSETS / "data" / "place_names.json"
 
 # Of syllables: names that nobody has seen.
 BEGINNINGS = [
@@ -68,3 +68,7 @@ ENDINGS = [
     "yama",
 ]
 FIRST_WORDS = ["New", "Old", "Port", "San", "Santa", "Fort", "Lake", "Saint", "Upper", "Puerto"]
+
+
+def known() -> list[str]:
+    return json.loads(KNOWN.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """Seeded conversations that teach a small model when and how to call the demo tools.
 
 `tool_calls(n, seed, split)` writes rows `{"messages", "tools"}`: about 43 % arithmetic, 31 % weather and 26 % talk that
-needs no tool. Some 20 % of the tool rows (30 % of those for testing) go on with the tool's result and a spoken answer,
+needs no tool. Some 22 % of the tool rows (38 % of those for testing) go on with the tool's result and a spoken answer,
 from the real tools. Every row has the same tools and no system message, so all rows share one prompt prefix, which
 makes a training step cheaper.
 
@@ -93,6 +93,7 @@ class _Writer:
         self.split, self.rng = split, rng
         self.all_cities = weather.load_cities()
         self.cities = city_split(self.all_cities)[split]
+        self.known = place_names.known()
         self.schemas = tools.schemas()
         self.day = date(2025, 1, 1)
         self.offline = weather.make(None, self.all_cities, lambda: self.day)
@@ -233,7 +234,7 @@ class _Writer:
     def nowhere(self) -> str:
         """A place that the tool does not know: of a story; in training mostly another name, or one made up."""
         if self.split == phrases.TRAIN and self.rng.random() < KNOWN_SHARE:
-            return self.rng.choice(place_names.KNOWN)
+            return self.rng.choice(self.known)
         if self.split == phrases.TEST or self.rng.random() < 0.2:
             return self.pick(place_names.STORIES)
         while True:
@@ -292,7 +293,7 @@ class _Writer:
     def _continued_share(self, ask: Ask) -> float:
         name, arguments = ask.calls[-1]
         share = CONTINUED_SHARES[self.split][name]
-        if self.split == phrases.TRAIN and arguments.get("city") in place_names.KNOWN:
+        if self.split == phrases.TRAIN and arguments.get("city") in self.known:
             share *= KNOWN_CONTINUED
         return share * TWO_RESULTS_SHARE[self.split] if len(ask.calls) > 1 else share
 

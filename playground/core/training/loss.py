@@ -128,11 +128,8 @@ def step_gradients(
     """
     total = 0.0
     runs = _passes(model, work, room)
-    begun = None
-    if _plain_head(model) and kept is not None:
-        begun = kept.start_of(model, work[0][0], soft)
-    elif _plain_head(model) and len(runs) > 1:
-        begun = start_of(model, work[0][0], soft)
+    first_of = kept.start_of if kept else start_of
+    begun = first_of(model, work[0][0], soft) if (kept or len(runs) > 1) and _plain_head(model) else None
     if begun is None:
         for pieces, counts in runs:
             loss = _pass_loss(model, pieces, pad_id, soft) * (counts / trained)
