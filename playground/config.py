@@ -105,6 +105,10 @@ class TrainConfig:
         0, "steps between two readings of the prompt that all rows begin with (0: exact). Its keys and values are kept "
         "in between and get no gradient, which makes steps of short rows a fifth shorter", min=0, max=10_000,
     )  # fmt: skip
+    skip_above: float = setting(
+        0.0, "labels that the model already gives this probability have no gradient in that step (0: all have one). "
+        "Rows with no others are then not run backwards on a CPU; 0.9 loses little", min=0.0, max=0.999,
+    )  # fmt: skip
     epochs: float = setting(1.0, "passes over the rows (ignored when steps is set)", above=0.0, max=1000.0)
     steps: int = setting(0, "optimizer steps (0: from epochs)", min=0, max=10_000_000)
     max_length: int = setting(1024, "longest row in tokens; longer rows are cut, and counted", min=8, max=131_072)
@@ -206,6 +210,11 @@ class TrainConfig:
             return (
                 f"prefix_every {self.prefix_every:,} keeps what all rows begin with from one step to the next, and "
                 f"{why}; set prefix_every to 0"
+            )
+        if 0 < self.skip_above < 0.5:
+            return (
+                f"skip_above must be 0 or at least 0.5, got {self.skip_above:g}: a label with less may not be what the "
+                "model writes"
             )
         if self.piece_tokens and self.piece_tokens < 8:
             return f"piece_tokens must be 0 or at least 8, got {self.piece_tokens}"

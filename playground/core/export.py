@@ -124,6 +124,9 @@ def trl_script(
     if config.prefix_every:
         doc += "\n\nTRL reads the prompt that all rows begin with in each step, the run in one step of "
         doc += f"{config.prefix_every:,}: the weights come out a little different."
+    if config.skip_above:
+        doc += "\n\nTRL trains every label in each step, the run those that the model gave less than "
+        doc += f"{config.skip_above:g}: the weights come out a little different."
     return _SCRIPT.format(
         doc=doc,
         model=model,

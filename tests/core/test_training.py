@@ -352,6 +352,56 @@ def test_rows_laid_end_to_end_give_the_loss_and_gradients_of_padded_ones(changes
         torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+def by_row(model, whole):
+    """The loss of each label, row by row, from the model's own logits."""
+    for one in collate.unshared(whole).rows:
+        wanted = torch.tensor(one.labels[1:])
+        losses = torch.nn.functional.cross_entropy(
+            model(input_ids=torch.tensor([one.ids])).logits[0, :-1], wanted, ignore_index=IGNORE, reduction="none"
+        )
+        yield losses[wanted != IGNORE]
+
+
+@pytest.mark.parametrize("laid, scaled", [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize("room", [0, 13, 1000])
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("learnt", [1, 3, 4])
+def test_labels_that_are_sure_have_no_gradient_and_rows_of_them_cost_none(
+    monkeypatch, learnt, share, room, laid, scaled
+):
+    model, whole, sizes = learner(), batch(ROWS, share), []
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    base = model.get_base_model()
+    if scaled:
+        base.config.logit_scale = 0.5  # asks for the model's own logits; Llama itself does not look
+    losses = list(by_row(base, whole))
+    most = sorted(one.max().item() for one in losses)[learnt - 1]  # so many rows have no label above it
+    above = math.exp(-most - 1e-5)
+    (sum(one[one > most + 1e-5].sum() for one in losses) / whole.trained).backward()
+    theirs = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    multiply = torch.Tensor.addmm_
+    monkeypatch.setattr(torch.Tensor, "addmm_", lambda t, *o: sizes.append(len(t)) or multiply(t, *o))
+    with fused(model, base) if laid else contextlib.nullcontext():
+        sizes.clear()
+        work = [(piece, True) for piece in collate.parts(whole, 10)]
+        mean = loss.step_gradients(base, work, 0, whole.trained, None, room, None, above)
+    assert mean == pytest.approx(sum(one.sum().item() for one in losses) / whole.trained, rel=1e-5), "all labels count"
+    if learnt < 4:
+        assert max(g.abs().max() for g in theirs.values()) > 0
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-6)
+    if laid and room == 1000:  # one pass, forward and back through two layers with seven products each
+        forward, back = sizes[:14], sizes[14:]
+        due = [len(r.ids) for r, one in zip(whole.rows, losses, strict=True) if one.max() > most + 1e-5]
+        before = len(whole.prefix) if due else 0
+        assert set(forward) == {whole.laid}
+        assert set(back) == {before + sum(due)}
+
+
 def test_a_pass_has_the_pieces_that_there_is_room_for():
     model, whole = learner(), batch(ROWS)
     work = [(piece, True) for piece in collate.parts(whole, 10)]
@@ -428,6 +478,28 @@ def test_labelled_loss_is_cross_entropy(monkeypatch, softcap, chunk):
     (plain * 0.5).backward()
     torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(hidden.grad, again.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+@pytest.mark.parametrize("chunk", [2, 512])
+def test_labelled_loss_leaves_out_the_gradient_of_labels_that_are_sure(monkeypatch, softcap, chunk):
+    monkeypatch.setattr(loss, "CHUNK", chunk)
+    torch.manual_seed(0)
+    ours = [torch.randn(*shape, requires_grad=True) for shape in ((5, 32), (64, 32), (64,))]
+    theirs = [t.detach().clone().requires_grad_() for t in ours]
+    labels, due = torch.tensor([3, 0, 63, 9, 9]), torch.ones(5, dtype=torch.bool)
+    logits = torch.nn.functional.linear(*theirs)
+    logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    middle = losses.detach().median().item()
+    mine = loss.LabelledLoss.apply(*ours, labels, softcap, math.exp(-middle - 1e-5), due)
+    (mine * 0.5).backward()
+    assert due.tolist() == (losses > middle).tolist()
+    assert due.sum() == 2
+    (losses[due].sum() * 0.5).backward()
+    assert mine.item() == pytest.approx(losses.sum().item(), rel=1e-5)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -508,9 +580,10 @@ def test_should_stop_ends_after_the_step_and_keeps_a_checkpoint(tmp_path):
     assert loop.newest_checkpoint(tmp_path).name == "step-00000003.pt"
 
 
-@pytest.mark.parametrize("every", [0, 3])
-def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(tmp_path, every):
+@pytest.mark.parametrize("every, above", [(0, 0.0), (3, 0.0), (3, 0.016)])
+def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(tmp_path, every, above):
     config = dataclasses.replace(CONFIG, dropout=0.2, prefix_every=every)
+    object.__setattr__(config, "skip_above", above)  # as sure as so small a model ever is
     whole, whole_events = fit(learner(config), config)
     seen = []
 

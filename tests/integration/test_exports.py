@@ -283,6 +283,14 @@ def test_the_trl_script_says_that_a_prefix_is_not_kept():
     assert plain.split('"""')[2:] == kept.split('"""')[2:]
 
 
+def test_the_trl_script_says_that_no_label_is_left_out():
+    marked = "{% generation %}{% endgeneration %}"
+    plain, left = (export.trl_script(TrainConfig(skip_above=share), marked, 9, "tiny") for share in (0, 0.9))
+    compile(left, "train_trl.py", "exec")
+    assert "the run those that the model gave less than 0.9" in left.split('"""')[1]
+    assert plain.split('"""')[2:] == left.split('"""')[2:]
+
+
 def test_rows_for_trl_are_those_that_the_run_trains_on(world):
     from playground.core import datasets
     from playground.core.training import collate

@@ -444,6 +444,7 @@ def test_linear_layers_are_read_from_the_headers(tmp_path):
         ({"shard": True, "load_in_4bit": True}, ("load_in_4bit", "shard (FSDP)")),
         ({"method": "prompt", "prompt_tokens": 64, "max_length": 32}, ("64 prompt_tokens", "max_length of 32")),
         ({"method": "prompt", "prefix_every": 4}, ("prefix_every 4", "method prompt", "set prefix_every to 0")),
+        ({"skip_above": 0.2}, ("skip_above must be 0 or at least 0.5", "0.2", "may not be what the model writes")),
         ({"shard": True, "prefix_every": 4}, ("prefix_every 4", "shard (FSDP)", "set prefix_every to 0")),
     ],
 )

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from playground.core.training.rows import LAID, Layout
+from playground.core.training.rows import CURRENT, LAID, Layout
 from playground.core.training.rows import attend as attend_rows
 
 NAME, ROWS = "playground", "playground-rows"
@@ -188,18 +188,24 @@ class _Lora(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])
         low = (flat @ a.t()).mul_(scaling)
         ctx.save_for_backward(flat, low, weight, a, b)
-        ctx.scaling = scaling
+        ctx.scaling, ctx.layout = scaling, CURRENT.get()
         out = F.linear(flat, weight, bias).addmm_(low, b.t())
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, upstream):
         flat, low, weight, a, b = ctx.saved_tensors
-        shape = upstream.shape
-        upstream = upstream.reshape(-1, shape[-1])
+        shape, tokens = upstream.shape, len(flat)
+        upstream = upstream.reshape(tokens, -1)
+        taught = ctx.layout.taught if ctx.layout and ctx.layout.tokens == tokens else None
+        if taught is not None:  # all other tokens have a gradient of zero
+            flat, low, upstream = (t.index_select(0, taught) for t in (flat, low, upstream))
         of_low = (upstream @ b).mul_(ctx.scaling)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = (upstream @ weight).addmm_(of_low, a).view(*shape[:-1], -1)
+            of_x = (upstream @ weight).addmm_(of_low, a)
+            if taught is not None:
+                of_x = of_x.new_zeros(tokens, of_x.shape[1]).index_copy_(0, taught, of_x)
+            of_x = of_x.view(*shape[:-1], -1)
         # a product with few rows is quicker than one with few columns
         return of_x, None, None, of_low.t() @ flat, (low.t() @ upstream).t(), None

@@ -142,7 +142,10 @@ def fit(
             learning_rate = schedule.get_last_lr()[0]
             with unit(STEP_COST + now.laid, "step"):
                 work = work_of(now, room, ranks)
-                loss = ranks.total(step_gradients(base, work, pad_id, now.trained, soft_prompt(model), room, kept))
+                mine = step_gradients(
+                    base, work, pad_id, now.trained, soft_prompt(model), room, kept, config.skip_above
+                )
+                loss = ranks.total(mine)
                 norm = master.step()
             schedule.step()
             done += 1

@@ -4,6 +4,7 @@ A soft prompt (prompt tuning) is embeddings [tokens, width] that stand before ev
 """
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +24,14 @@ class LabelledLoss(torch.autograd.Function):
 
     The gradients for the hidden states, and for the head where it is trained, are worked out in the forward pass, while
     a chunk's logits are there, so that no logits are kept or computed twice. `softcap` is Gemma 2's tanh bound on the
-    logits (0: none).
+    logits (0: none). With `skip_above`, labels of at least that probability count in the loss and have no gradient;
+    `due` (bools [n]) is then set to where there is one.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, softcap):
+    def forward(ctx, hidden, weight, bias, labels, softcap, skip_above=0.0, due=None):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        gradient = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         of_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         for start in range(0, len(labels), CHUNK):
@@ -38,18 +40,24 @@ class LabelledLoss(torch.autograd.Function):
             if softcap:
                 logits = softcap * torch.tanh(logits.float() / softcap)
             likely = torch.log_softmax(logits, -1, dtype=torch.float32)  # one pass over each row
-            total -= likely.gather(1, wanted[:, None]).sum()
+            own = likely.gather(1, wanted[:, None])
+            total -= own.sum()
             if not any(ctx.needs_input_grad):
                 continue
-            slope = 1 - (logits / softcap) ** 2 if softcap else None
+            left = slice(None)
+            if skip_above:
+                due[start : start + CHUNK] = own[:, 0] < math.log(skip_above)
+                left = due[start : start + CHUNK].nonzero()[:, 0]
+                part, wanted, likely = part[left], wanted[left], likely[left]
             change = likely.exp_()
             change.scatter_add_(1, wanted[:, None], torch.full_like(wanted[:, None], -1.0, dtype=change.dtype))
-            change = change * slope if softcap else change
+            if softcap:
+                change = change * (1 - (logits[left] / softcap) ** 2)
             if of_bias is not None:
                 of_bias += change.sum(0)
             change = change.to(weight.dtype)
             if gradient is not None:
-                gradient[start : start + CHUNK] = change @ weight
+                gradient[start : start + CHUNK][left] = change @ weight
             if of_weight is not None:
                 of_weight += change.t() @ part
         ctx.save_for_backward(
@@ -62,7 +70,7 @@ class LabelledLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         gradients = (None if g is None else g * upstream.to(g.dtype) for g in ctx.saved_tensors)
-        return *gradients, None, None
+        return *gradients, None, None, None, None
 
 
 def soft_prompt(model) -> torch.Tensor | None:
@@ -118,13 +126,16 @@ def step_gradients(
     soft: torch.Tensor | None = None,
     room: int = 0,
     kept: KeptPrefix | None = None,
+    skip_above: float = 0.0,
 ) -> float:
     """Add the gradients of a step's mean loss over `trained` labelled tokens to the parameters; returns that loss.
 
     The pieces are of one batch, each with whether it counts, and share its prefix, which is run once for all of them:
     each pass adds to the gradient of the prefix's keys and values, and at the end that one goes back through the
     prefix. Where the model takes rows that are laid end to end, a pass has as many pieces as come to `room` tokens.
-    With `kept`, the prefix is the one of an earlier step and has no gradient.
+    With `kept`, the prefix is the one of an earlier step and has no gradient. With `skip_above`, labels that the model
+    already gives at least that probability have none; rows with no others cost nothing on the way back through what
+    `fused` replaces.
     """
     total = 0.0
     runs = _passes(model, work, room)
@@ -132,7 +143,7 @@ def step_gradients(
     begun = first_of(model, work[0][0], soft) if (kept or len(runs) > 1) and _plain_head(model) else None
     if begun is None:
         for pieces, counts in runs:
-            loss = _pass_loss(model, pieces, pad_id, soft) * (counts / trained)
+            loss = _pass_loss(model, pieces, pad_id, soft, None, skip_above) * (counts / trained)
             loss.backward()
             total += loss.item()
         return total
@@ -143,7 +154,7 @@ def step_gradients(
         cache.layers = [copy.copy(layer) for layer in begun.layers]
         for layer, keys, values in zip(cache.layers, leaves[::2], leaves[1::2], strict=True):
             layer.keys, layer.values = keys, values
-        loss = _pass_loss(model, pieces, pad_id, soft, cache) * (counts / trained)
+        loss = _pass_loss(model, pieces, pad_id, soft, cache, skip_above) * (counts / trained)
         loss.backward()
         total += loss.item()
     back = [(t, leaf.grad) for t, leaf in zip(first, leaves, strict=True) if leaf.grad is not None]
@@ -180,29 +191,37 @@ def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None
     return _pass_loss(model, [batch], pad_id, soft)
 
 
-def _pass_loss(model, pieces: list[Batch], pad_id: int, soft: torch.Tensor | None, begun=None) -> torch.Tensor:
+def _pass_loss(
+    model, pieces: list[Batch], pad_id: int, soft: torch.Tensor | None, begun=None, skip_above: float = 0.0
+) -> torch.Tensor:
     """The same for pieces of one batch; `begun` is the cache of its prefix where that is run already, and is changed.
 
     Only rows laid end to end can be of several pieces.
     """
     if not _plain_head(model):
         ids, mask, labels = tensors(pieces[0], pad_id, next(model.parameters()).device)
-        return _loss_by_logits(model, ids, mask, labels, pieces[0].prefix, soft)
+        return _loss_by_logits(model, ids, mask, labels, pieces[0].prefix, soft, skip_above)
     laid = _lays_rows(model)
     # a prefix that one pass alone needs is the start of its sequence
     cache = start_of(model, pieces[0], soft) if begun is None and not (laid and soft is None) else begun
     if laid:
-        hidden, wanted = _laid(model, pieces, cache)
+        hidden, wanted, layout = _laid(model, pieces, cache)
     else:
         hidden, wanted = _padded(model, pieces[0], pad_id, soft, cache)
     keep = wanted != IGNORE
     head = model.get_output_embeddings()
+    bias = getattr(head, "bias", None)
     softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
-    return LabelledLoss.apply(hidden[keep], head.weight, getattr(head, "bias", None), wanted[keep], softcap)
+    labels = wanted[keep]
+    due = torch.ones_like(labels, dtype=torch.bool) if skip_above else None
+    loss = LabelledLoss.apply(hidden[keep], head.weight, bias, labels, softcap, skip_above, due)
+    if laid and skip_above:
+        layout.teach(keep.nonzero()[due, 0])
+    return loss
 
 
-def _laid(model, pieces: list[Batch], cache) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states [tokens, width] of rows laid end to end, and the label that each is to predict.
+def _laid(model, pieces: list[Batch], cache) -> tuple[torch.Tensor, torch.Tensor, Layout]:
+    """Hidden states [tokens, width] of rows laid end to end, the label that each is to predict, and the layout.
 
     Without a `cache` of it, the prefix stands before the rows.
     """
@@ -215,7 +234,8 @@ def _laid(model, pieces: list[Batch], cache) -> tuple[torch.Tensor, torch.Tensor
     before = len(start) if cache is None else cache.get_seq_length()
     layout = Layout([[len(row.ids) for row in piece.rows] for piece in pieces], before, device, whole=cache is None)
     known = {"use_cache": False} if cache is None else {"use_cache": True, **past(body, cache)}
-    return body(**laid_end_to_end(ids, layout), **known).last_hidden_state[0], wanted
+    with layout.current():
+        return body(**laid_end_to_end(ids, layout), **known).last_hidden_state[0], wanted, layout
 
 
 def _padded(model, batch: Batch, pad_id: int, soft, cache) -> tuple[torch.Tensor, torch.Tensor]:
@@ -281,11 +301,15 @@ def _plain_head(model) -> bool:
     return type(model.get_output_embeddings()) in (torch.nn.Linear, TrainableTokensWrapper) and not scaled
 
 
-def _loss_by_logits(model, ids, mask, labels, prefix, soft):
+def _loss_by_logits(model, ids, mask, labels, prefix, soft, skip_above=0.0):
     """The general form: the model's own logits, at the positions where any row has a label."""
     ids, mask, labels = _whole(ids, mask, labels, prefix)
     wanted = labels[:, 1:]
     positions = (wanted != IGNORE).any(0).nonzero()[:, 0]
     where = positions + (0 if soft is None else len(soft))
     logits = model(**embedded(model, ids, soft, mask), use_cache=False, logits_to_keep=where).logits.float()
-    return F.cross_entropy(logits.flatten(0, 1), wanted[:, positions].flatten(), ignore_index=IGNORE, reduction="sum")
+    wanted = wanted[:, positions].flatten()
+    if not skip_above:
+        return F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORE, reduction="sum")
+    losses = F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORE, reduction="none")
+    return torch.where(losses > -math.log(skip_above), losses, losses.detach()).sum()

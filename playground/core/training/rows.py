@@ -6,12 +6,16 @@ Warner et al. 2024, arXiv:2412.13663, without its kernels). The prefix that all 
 the start of the sequence, or before it as keys and values; each row is given them, and their gradients are added up.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
 
 LAID = "rows"  # the keyword with which a model hands the layout to its attention
+# The layout of what runs through the model, for layers that are handed nothing but states.
+CURRENT: ContextVar["Layout | None"] = ContextVar("layout", default=None)
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Piece:
     shift: int  # from a place in the sequence to that among the keys
     start: int  # of its tokens in the sequence
     stop: int
+    taught: torch.Tensor | None = None  # which of its rows have a gradient; None: all
     indices: dict = field(default_factory=dict)
 
     @property
@@ -79,10 +84,34 @@ class Layout:
     def __init__(self, pieces: Sequence[Sequence[int]], before: int, device, whole: bool = False):
         """`pieces`: the lengths of each one's rows."""
         self.before, self.whole, self.pieces, self.tokens = before, whole and before > 0, [], 0
+        self.taught: torch.Tensor | None = None  # which tokens have a gradient; None: all
         self.shift = 0 if whole else before
         positions = [self._add([before], 0, device)] if self.whole else []
         positions += [self._add(lengths, before, device) for lengths in pieces]
         self.positions = torch.cat(positions)[None]  # [1, tokens]
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        token = CURRENT.set(self)
+        try:
+            yield
+        finally:
+            CURRENT.reset(token)
+
+    def teach(self, tokens: torch.Tensor) -> None:
+        """Only the rows with one of these tokens (places in the sequence) have a gradient, and the prefix before them.
+
+        The gradients of all others must be zero; they are not worked out.
+        """
+        hit = torch.zeros(self.tokens, dtype=torch.bool, device=tokens.device)
+        hit[tokens] = True
+        for piece in self.pieces:
+            piece.taught = hit[piece.token].any(1).nonzero()[:, 0]
+        if self.whole and len(tokens):
+            self.pieces[0].taught = torch.zeros_like(tokens[:1])
+        for piece in self.pieces:
+            hit[piece.token[piece.taught]] = True
+        self.taught = hit.nonzero()[:, 0]
 
     def _add(self, lengths: Sequence[int], before: int, device) -> torch.Tensor:
         """One more piece; the positions of its tokens."""
@@ -136,11 +165,20 @@ class _Rows(torch.autograd.Function):
             _, own = piece.keys(groups)
             mine = upstream[piece.start * heads : piece.stop * heads]
             up = upstream.new_zeros(len(places), d).index_copy_(0, back, mine).view_as(stacked)
+            due = piece.taught
+            if due is not None:
+                mine = (t.unflatten(0, (rows, groups)) for t in (up, stacked, keys, values, weights))
+                up, stacked, keys, values, weights = (t.index_select(0, due).flatten(0, 1) for t in mine)
             of_weights = torch.bmm(up, values.transpose(1, 2))
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            of_query.append(torch.bmm(of_scores, keys).view(-1, d).index_select(0, back))
-            of_keys, of_values = torch.bmm(of_scores.transpose(1, 2), stacked), torch.bmm(weights.transpose(1, 2), up)
-            for half, grid in enumerate((of_keys, of_values)):
+            grids = torch.bmm(of_scores, keys), torch.bmm(of_scores.transpose(1, 2), stacked)
+            grids = *grids, torch.bmm(weights.transpose(1, 2), up)
+            if due is not None:
+                shapes = ((len(due), groups, *grid.shape[1:]) for grid in grids)
+                shaped = [grid.view(shape) for grid, shape in zip(grids, shapes, strict=True)]
+                grids = [grid.new_zeros(rows, *grid.shape[1:]).index_copy_(0, due, grid) for grid in shaped]
+            of_query.append(grids[0].view(-1, d).index_select(0, back))
+            for half, grid in enumerate(grids[1:]):
                 of_new[half].append(grid.view(-1, d).index_select(0, own))
                 if piece.before:
                     of_prefix[half] = grid.view(rows, groups, -1, d)[:, :, : piece.before].sum(0) + of_prefix[half]

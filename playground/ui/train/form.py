@@ -29,7 +29,7 @@ GROUPS = {
         *("continue_from", "load_in_4bit"),
     ),
     "Rows": ("rows", "max_length", "eval_share", "eval_rows"),
-    "Steps": ("steps", "warmup_steps", "final_lr_share", "weight_decay", "beta2", "clip", "prefix_every"),
+    "Steps": ("steps", "warmup_steps", "final_lr_share", "weight_decay", "beta2", "clip", "prefix_every", "skip_above"),
     "While it runs": ("eval_every", "patience", "restore_best", "probe_tokens", "log_to"),
     "This run and this machine": ("name", "seed", "dtype", "threads", "piece_tokens", "processes", "shard"),
 }
