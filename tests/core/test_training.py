@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # more only wait for each other at this size
 
 from playground.core.training import loop, loss, methods, ranks, truth  # noqa: E402
 from playground.core.training.best import write_whole  # noqa: E402
-from playground.core.training.fused import fused  # noqa: E402
+from playground.core.training.fused import _normed, _norms, fused  # noqa: E402
 from playground.core.training.master import Master, rate  # noqa: E402
 from playground.core.training.ranks import Ranks  # noqa: E402
 
@@ -434,7 +434,32 @@ def test_attention_that_asks_for_more_stays_the_models_own():
         assert model.get_base_model().config._attn_implementation == "eager"
     dropped = learner(dataclasses.replace(CONFIG, dropout=0.1))
     with fused(dropped, dropped.get_base_model()):
-        assert not any("forward" in vars(layer) for layer in dropped.modules())
+        assert {type(layer).__name__ for layer in dropped.modules() if "forward" in vars(layer)} == {"LlamaRMSNorm"}
+
+
+@pytest.mark.parametrize("dtype, rel", [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+def test_a_norm_gives_what_the_models_own_gives_and_another_kind_stays(dtype, rel):
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    class ShiftedRMSNorm(LlamaRMSNorm):
+        def forward(self, states):
+            return super().forward(states) + 1
+
+    torch.manual_seed(0)
+    theirs, trained = LlamaRMSNorm(32, 1e-3), LlamaRMSNorm(32)
+    torch.nn.init.uniform_(theirs.weight, 0.5, 2.0)
+    frozen = torch.nn.ModuleList([theirs, ShiftedRMSNorm(32)]).to(dtype).requires_grad_(False)
+    assert _norms(torch.nn.ModuleList([*frozen, trained])) == [theirs]
+    states, upstream = (torch.randn(2, 5, 32).to(dtype) for _ in range(2))
+    states[0, 0] *= 1e-2  # so small that the epsilon counts
+    found = []
+    for norm in (theirs, functools.partial(_normed, theirs)):
+        given = states.clone().requires_grad_()
+        out = norm(given)
+        found.append((out, *torch.autograd.grad(out, given, upstream)))
+    for theirs, ours in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert (ours - theirs).abs().max() <= rel * theirs.abs().max()
 
 
 def test_batches_mix_rows_of_all_lengths():

@@ -1,10 +1,11 @@
-"""LoRA layers and attention of a training step with less work around their matrix products, for CPUs.
+"""LoRA layers, norms and attention of a training step with less work around their matrix products, for CPUs.
 
 peft's LoRA layer scales and adds in passes of their own and keeps what they gave for the backward pass. Here both are
 part of the products. transformers' eager attention copies keys and values once per query head (GQA), keeps the scores
 twice, and adds the copies' gradients up again; here the queries of a group stand below each other in one product, and
-only the probabilities are kept. Both give what the originals give, to rounding; the model itself is asked whether the
-attention does, and keeps its own where not. A step of 616 tokens took 2.4 s with both and 2.65 s without.
+only the probabilities are kept. A step of 616 tokens took 2.4 s with both and 2.65 s without. A norm's way back is four
+passes over its states instead of fifteen, and takes a quarter of the time. All give what the originals give, to
+rounding; model and norms are asked whether attention and norm do, and keep their own where not.
 
 Where the model hands what it is given on to its attention, rows can be laid end to end (`core.training.rows`), which
 the name of the attention says.
@@ -12,7 +13,7 @@ the name of the attention says.
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -27,17 +28,17 @@ SAME = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 @contextlib.contextmanager
 def fused(model, base) -> Iterator[None]:
-    """Both in `model` (a PeftModel, or a plain one) where they apply; `base` is the transformers model in it."""
+    """All in `model` (a PeftModel, or a plain one) where they apply; `base` is the transformers model in it."""
     before = base.config._attn_implementation
-    layers = _plain_lora_layers(model)
-    for layer in layers:
-        layer.forward = types.MethodType(_forward, layer)
+    forwards = dict.fromkeys(_plain_lora_layers(model), _forward) | dict.fromkeys(_norms(model), _normed)
+    for layer, forward in forwards.items():
+        layer.forward = types.MethodType(forward, layer)
     base.set_attn_implementation(_attention(base))
     try:
         yield
     finally:
         base.set_attn_implementation(before)
-        for layer in layers:
+        for layer in forwards:
             del layer.forward
 
 
@@ -196,16 +197,68 @@ class _Lora(torch.autograd.Function):
     def backward(ctx, upstream):
         flat, low, weight, a, b = ctx.saved_tensors
         shape, tokens = upstream.shape, len(flat)
-        upstream = upstream.reshape(tokens, -1)
-        taught = ctx.layout.taught if ctx.layout and ctx.layout.tokens == tokens else None
-        if taught is not None:  # all other tokens have a gradient of zero
-            flat, low, upstream = (t.index_select(0, taught) for t in (flat, low, upstream))
+        due, (flat, low, upstream) = _taught(ctx.layout, flat, low, upstream.reshape(tokens, -1))
         of_low = (upstream @ b).mul_(ctx.scaling)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = (upstream @ weight).addmm_(of_low, a)
-            if taught is not None:
-                of_x = of_x.new_zeros(tokens, of_x.shape[1]).index_copy_(0, taught, of_x)
-            of_x = of_x.view(*shape[:-1], -1)
+            of_x = _among((upstream @ weight).addmm_(of_low, a), due, tokens).view(*shape[:-1], -1)
         # a product with few rows is quicker than one with few columns
         return of_x, None, None, of_low.t() @ flat, (low.t() @ upstream).t(), None
+
+
+def _taught(layout: Layout | None, *states: torch.Tensor) -> tuple[torch.Tensor | None, Iterable[torch.Tensor]]:
+    """Which of the tokens have a gradient (None: all), and of each [tokens, n] those."""
+    if layout is None or layout.taught is None or len(states[0]) != layout.tokens:
+        return None, states
+    return layout.taught, (t.index_select(0, layout.taught) for t in states)
+
+
+def _among(found: torch.Tensor, due: torch.Tensor | None, tokens: int) -> torch.Tensor:
+    """[tokens, n], with what was found for those that are due, and zero for the others."""
+    return found if due is None else found.new_zeros(tokens, found.shape[1]).index_copy_(0, due, found)
+
+
+def _norms(model) -> list:
+    """The frozen norms that are as ours is; each kind is asked once."""
+    found, alike = [], {}
+    for norm in model.modules():
+        weight = getattr(norm, "weight", None)
+        if not type(norm).__name__.endswith("RMSNorm") or not hasattr(norm, "variance_epsilon"):
+            continue
+        if not isinstance(weight, torch.nn.Parameter) or weight.requires_grad:
+            continue
+        if type(norm) not in alike:
+            states = torch.linspace(-3, 3, 4 * len(weight), dtype=weight.dtype, device=weight.device).view(1, 4, -1)
+            with torch.no_grad():
+                theirs = norm(states).float()
+                alike[type(norm)] = _near(theirs, _normed(norm, states).float(), weight.dtype)
+        if alike[type(norm)]:
+            found.append(norm)
+    return found
+
+
+def _normed(norm, x):
+    return _Norm.apply(x, norm.weight, norm.variance_epsilon)
+
+
+class _Norm(torch.autograd.Function):
+    """x [..., n] over its root mean square (Zhang and Sennrich 2019, arXiv:1910.07467), times a frozen weight [n]."""
+
+    @staticmethod
+    def forward(ctx, x, weight, epsilon):
+        flat = x.reshape(-1, x.shape[-1])
+        wide = flat.float()
+        inverse = (wide * wide).mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(flat, weight, inverse)
+        ctx.layout = CURRENT.get()
+        return (weight * (wide * inverse).to(x.dtype)).view(x.shape)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        flat, weight, inverse = ctx.saved_tensors
+        shape, tokens = upstream.shape, len(flat)
+        due, (flat, inverse, upstream) = _taught(ctx.layout, flat, inverse, upstream.reshape(tokens, -1))
+        of_normed, wide = (upstream * weight).float(), flat.float()
+        along = (of_normed * wide).mean(-1, keepdim=True).mul_(inverse**3).neg_()
+        of_x = of_normed.mul_(inverse).addcmul_(wide, along).to(flat.dtype)
+        return _among(of_x, due, tokens).view(shape), None, None
