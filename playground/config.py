@@ -106,8 +106,9 @@ class TrainConfig:
         "in between and get no gradient, which makes steps of short rows a fifth shorter", min=0, max=10_000,
     )  # fmt: skip
     skip_above: float = setting(
-        0.0, "labels that the model already gives this probability have no gradient in that step (0: all have one). "
-        "Rows with no others are then not run backwards on a CPU; 0.9 loses little", min=0.0, max=0.999,
+        0.0, "labels that the model already gives this probability have no gradient in that step (0: all have one); on "
+        "a CPU, rows of no others are then not run backwards. With 0.9, late steps are a tenth shorter", min=0.0,
+        max=0.999,
     )  # fmt: skip
     epochs: float = setting(1.0, "passes over the rows (ignored when steps is set)", above=0.0, max=1000.0)
     steps: int = setting(0, "optimizer steps (0: from epochs)", min=0, max=10_000_000)

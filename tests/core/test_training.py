@@ -490,7 +490,7 @@ def test_rows_with_their_prefix_in_them_are_the_rows():
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
 @pytest.mark.parametrize("chunk", [2, 512])
 def test_labelled_loss_is_cross_entropy(monkeypatch, softcap, chunk):
-    monkeypatch.setattr(loss, "CHUNK", chunk)
+    monkeypatch.setattr(collate, "LOGIT_ROWS", chunk)
     torch.manual_seed(0)
     head, labels = torch.randn(64, 32), torch.tensor([3, 0, 63, 9, 9])
     hidden = torch.randn(5, 32, requires_grad=True)
@@ -508,7 +508,7 @@ def test_labelled_loss_is_cross_entropy(monkeypatch, softcap, chunk):
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
 @pytest.mark.parametrize("chunk", [2, 512])
 def test_labelled_loss_leaves_out_the_gradient_of_labels_that_are_sure(monkeypatch, softcap, chunk):
-    monkeypatch.setattr(loss, "CHUNK", chunk)
+    monkeypatch.setattr(collate, "LOGIT_ROWS", chunk)
     torch.manual_seed(0)
     ours = [torch.randn(*shape, requires_grad=True) for shape in ((5, 32), (64, 32), (64,))]
     theirs = [t.detach().clone().requires_grad_() for t in ours]

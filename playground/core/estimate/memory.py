@@ -3,10 +3,10 @@
 from playground.config import TrainConfig
 from playground.core.estimate.shape import Shape, chosen, learning_layers
 from playground.core.estimate.work import Device, Work
+from playground.core.training.collate import logit_rows
 
 GIB = 2**30
 NF4_BYTES = 0.516
-LOGIT_ROWS = 512  # as in loss.CHUNK
 # Of the activations, what the backward pass and the allocator add: gradients of one layer at a time, and room between
 # blocks of many sizes that malloc cannot use again.
 SLACK = {"cpu": 1.25, "cuda": 1.15, "mps": 1.5}
@@ -25,7 +25,7 @@ def parts(shape: Shape, config: TrainConfig, device: Device, work: Work, trained
     """What one process holds, by the names that the package's text explains; `trained` numbers in all processes."""
     mine, wide = _mine(shape, config, trained), bytes_of(config, device)
     activations = int(_activations(shape, config, device, work) * SLACK.get(device.kind, 1.5))
-    logits = _logits(shape, config, work, wide)
+    logits = _logits(shape, config, device, work)
     copies = mine * (4 if wide == 2 else 0)  # in fp32, of weights and of gradients
     return {
         "weights": _weights(shape, config, device),
@@ -68,7 +68,8 @@ def _weights(shape: Shape, config: TrainConfig, device: Device) -> int:
 def _activations(shape: Shape, config: TrainConfig, device: Device, work: Work) -> float:
     """Bytes that autograd keeps for the largest piece."""
     wide, queries, keys = bytes_of(config, device), shape.heads * shape.head, shape.kv_heads * shape.head
-    norms = 2 * 4 * shape.hidden  # in fp32
+    # training.fused keeps their inputs, and what the models' own keep is in fp32
+    norms = 2 * shape.hidden * (wide if device.kind == "cpu" and config.method != "full" else 4)
     pairs = work.pairs or work.tokens * work.longest
     if device.kind != "cpu":  # the fused kernels keep keys and values of every head, and their output, but no scores
         attention, scores = 4 * queries * wide, 0
@@ -101,8 +102,10 @@ def _inputs(shape: Shape, config: TrainConfig) -> int:
     return 2 * sum(one.count * one.inputs for one in layers) + low  # each layer draws its own: what it left, and where
 
 
-def _logits(shape: Shape, config: TrainConfig, work: Work, wide: int) -> int:
-    """Bytes of one chunk of logits (`loss.LabelledLoss`)."""
-    rows = min(LOGIT_ROWS, work.labelled) * shape.vocab * (16 if shape.capped else 8)
+def _logits(shape: Shape, config: TrainConfig, device: Device, work: Work) -> int:
+    """Bytes of one chunk of logits and of what is worked out from them (`loss.LabelledLoss`)."""
+    wide = bytes_of(config, device)
+    rows = logit_rows(work.labelled, shape.vocab, wide, device.kind)
+    chunk = rows * shape.vocab * (16 if shape.capped else 2 * wide)
     head = config.method == "full" or config.added_tokens
-    return rows + (shape.vocab * shape.hidden * (4 + wide) if head else 0)
+    return chunk + (shape.vocab * shape.hidden * (4 + wide) if head else 0)

@@ -10,15 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from playground.core.past import past, past_of
-from playground.core.training.collate import IGNORE, Batch, passes
+from playground.core.training.collate import IGNORE, Batch, logit_rows, passes
 from playground.core.training.fused import can_share, laid_end_to_end, takes_rows
 from playground.core.training.rows import Layout
 
-# Rows of logits that exist at once, at most: a vocabulary of 150,000 then needs 150 MB in bf16, however long the batch.
-CHUNK = 512
-# On a CPU so many bytes of them, but LEAST rows: glibc gets blocks of 32 MiB and more from the system each time, page
-# by page, and smaller ones stay in the cache. A step's loss over 275 labels took 0.12 s instead of 0.14.
-AT_ONCE, LEAST = 16 * 2**20, 64
 KEPT = "soft_prompt"
 
 
@@ -37,7 +32,7 @@ class LabelledLoss(torch.autograd.Function):
         gradient = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         of_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
-        most = _rows_at_once(len(labels), weight)
+        most = logit_rows(len(labels), weight.shape[0], weight.element_size(), weight.device.type)
         for start in range(0, len(labels), most):
             here = slice(start, start + most)
             part, wanted = hidden[here], labels[here]
@@ -76,13 +71,6 @@ class LabelledLoss(torch.autograd.Function):
     def backward(ctx, upstream):
         gradients = (None if g is None else g * upstream.to(g.dtype) for g in ctx.saved_tensors)
         return *gradients, None, None, None, None
-
-
-def _rows_at_once(count: int, weight: torch.Tensor) -> int:
-    """How many of so many rows of logits exist at once, for a head [v, d]: about as many each time."""
-    row = weight.shape[0] * weight.element_size()
-    most = CHUNK if weight.device.type != "cpu" else min(CHUNK, max(LEAST, AT_ONCE // row))
-    return max(1, math.ceil(count / max(1, math.ceil(count / most))))
 
 
 def soft_prompt(model) -> torch.Tensor | None:

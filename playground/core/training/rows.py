@@ -92,6 +92,7 @@ class Layout:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
+        """Within it, what runs through the model is laid out so."""
         token = CURRENT.set(self)
         try:
             yield
@@ -167,16 +168,15 @@ class _Rows(torch.autograd.Function):
             up = upstream.new_zeros(len(places), d).index_copy_(0, back, mine).view_as(stacked)
             due = piece.taught
             if due is not None:
-                mine = (t.unflatten(0, (rows, groups)) for t in (up, stacked, keys, values, weights))
-                up, stacked, keys, values, weights = (t.index_select(0, due).flatten(0, 1) for t in mine)
+                by_row = (t.unflatten(0, (rows, groups)) for t in (up, stacked, keys, values, weights))
+                up, stacked, keys, values, weights = (t.index_select(0, due).flatten(0, 1) for t in by_row)
             of_weights = torch.bmm(up, values.transpose(1, 2))
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            grids = torch.bmm(of_scores, keys), torch.bmm(of_scores.transpose(1, 2), stacked)
-            grids = *grids, torch.bmm(weights.transpose(1, 2), up)
+            turned = of_scores.transpose(1, 2), weights.transpose(1, 2)
+            grids = [torch.bmm(of_scores, keys), torch.bmm(turned[0], stacked), torch.bmm(turned[1], up)]
             if due is not None:
-                shapes = ((len(due), groups, *grid.shape[1:]) for grid in grids)
-                shaped = [grid.view(shape) for grid, shape in zip(grids, shapes, strict=True)]
-                grids = [grid.new_zeros(rows, *grid.shape[1:]).index_copy_(0, due, grid) for grid in shaped]
+                by_row = (grid.unflatten(0, (len(due), groups)) for grid in grids)
+                grids = [grid.new_zeros(rows, *grid.shape[1:]).index_copy_(0, due, grid) for grid in by_row]
             of_query.append(grids[0].view(-1, d).index_select(0, back))
             for half, grid in enumerate(grids[1:]):
                 of_new[half].append(grid.view(-1, d).index_select(0, own))
