@@ -121,12 +121,16 @@ def trl_script(
         "save_strategy": "no", "report_to": "none",
     }  # fmt: skip
     doc = f"Trains {config.data} on {config.model} with TRL, with the settings of the run {config.name or 'shown'}."
+    otherwise = []
     if config.prefix_every:
-        doc += "\n\nTRL reads the prompt that all rows begin with in each step, the run in one step of "
-        doc += f"{config.prefix_every:,}: the weights come out a little different."
+        otherwise.append(
+            f"reads the prompt that all rows begin with in each step, the run in one step of {config.prefix_every:,}"
+        )
     if config.skip_above:
-        doc += "\n\nTRL trains every label in each step, the run those that the model gave less than "
-        doc += f"{config.skip_above:g}: the weights come out a little different."
+        otherwise.append(
+            f"trains every label in each step, the run those that the model gave less than {config.skip_above:g}"
+        )
+    doc += "".join(f"\n\nTRL {how}: the weights come out a little different." for how in otherwise)
     return _SCRIPT.format(
         doc=doc,
         model=model,

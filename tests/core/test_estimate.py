@@ -146,7 +146,7 @@ MEASURED = [  # settings, the work of the rows, and the GiB that the run's proce
     ({"dtype": "float32"}, FEW, 2.02),
     ({"method": "prompt"}, Work(490, 307, 182, pairs=115_858, repeated=960), 1.29),
     ({"method": "dora"}, Work(480, 291, 177, pairs=103_467, repeated=864), 1.95),
-    ({"method": "qlora"}, Work(767, 409, 354, pairs=225_344, repeated=1152), 1.54),
+    ({"method": "qlora"}, Work(673, 326, 320, pairs=163_204, repeated=1152), 1.54),  # twelve steps
     ({"method": "full"}, Work(580, 291, 249, pairs=134_976, repeated=1008), 3.56),
     ({}, Work(648, 430, 335, pairs=175_106, repeated=864), 1.62),  # ReAct
     ({}, Work(552, 86, 104, pairs=38_088), 1.38),  # instructions, which share no prefix

@@ -58,6 +58,16 @@ def learner(config=CONFIG, **changes):
     return methods.add_adapter(tiny(**changes), config)
 
 
+def moved(config=CONFIG, **changes):
+    """A learner whose B is not zero: as long as it is, A has no gradient."""
+    model = learner(config, **changes)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    return model
+
+
 def fit(model, config=CONFIG, rows=ROWS, **more):
     events = []
     examples = Examples(rows[1:], rows[:1])
@@ -243,11 +253,7 @@ def test_a_step_in_pieces_gives_the_gradients_of_the_whole():
 
 @pytest.mark.parametrize("method", ["lora", "prompt"])
 def test_pieces_that_share_one_pass_of_the_prefix_give_the_gradients_of_the_whole(method):
-    model = learner(dataclasses.replace(CONFIG, method=method))
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "lora_B" in name:
-                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    model = moved(dataclasses.replace(CONFIG, method=method))
     whole, soft, found = batch(ROWS), loss.soft_prompt, []
     for work in ([(whole, True)], [(part, True) for part in collate.parts(whole, 10)]):
         model.zero_grad()
@@ -264,11 +270,7 @@ def test_pieces_that_share_one_pass_of_the_prefix_give_the_gradients_of_the_whol
 @pytest.mark.parametrize("room", [10, 1000])
 def test_a_kept_prefix_gives_the_loss_of_the_plain_one_and_no_gradient_through_it(room, laid):
     """The reference: each row by itself behind the prefix's keys and values, which torch is told are given."""
-    model, whole = learner(), batch(ROWS)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "lora_B" in name:
-                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    model, whole = moved(), batch(ROWS)
     base = methods.base_of(model)
     plain, _ = gradients(model, whole)
     model.zero_grad()
@@ -327,11 +329,7 @@ def test_pieces_have_rows_of_like_length_and_are_not_cut_for_little():
     "changes", [{}, {"num_key_value_heads": 4, "attention_bias": True}, {"num_key_value_heads": 1}]
 )
 def test_rows_laid_end_to_end_give_the_loss_and_gradients_of_padded_ones(changes, method, share, room):
-    model, found = learner(dataclasses.replace(CONFIG, method=method), **changes), []
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "lora_B" in name:
-                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    model, found = moved(dataclasses.replace(CONFIG, method=method), **changes), []
     base, whole, soft = methods.base_of(model), batch(ROWS, share), loss.soft_prompt
     model.train()
     for way in (contextlib.nullcontext(), fused(model, base)):
@@ -369,11 +367,7 @@ def by_row(model, whole):
 def test_labels_that_are_sure_have_no_gradient_and_rows_of_them_cost_none(
     monkeypatch, learnt, share, room, laid, scaled
 ):
-    model, whole, sizes = learner(), batch(ROWS, share), []
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "lora_B" in name:
-                p.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    model, whole, sizes = moved(), batch(ROWS, share), []
     base = model.get_base_model()
     if scaled:
         base.config.logit_scale = 0.5  # asks for the model's own logits; Llama itself does not look

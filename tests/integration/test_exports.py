@@ -275,20 +275,19 @@ def test_the_trl_script_has_the_runs_settings_rows_and_template(world):
     assert len(read["held_out.jsonl"].splitlines()) == 1
 
 
-def test_the_trl_script_says_that_a_prefix_is_not_kept():
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"prefix_every": 4}, "the run in one step of 4"),
+        ({"skip_above": 0.9}, "the run those that the model gave less than 0.9"),
+    ],
+)
+def test_the_trl_script_says_what_the_run_did_otherwise(changes, words):
     marked = "{% generation %}{% endgeneration %}"
-    plain, kept = (export.trl_script(TrainConfig(prefix_every=every), marked, 9, "tiny") for every in (0, 4))
-    compile(kept, "train_trl.py", "exec")
-    assert "the run in one step of 4" in kept.split('"""')[1]
-    assert plain.split('"""')[2:] == kept.split('"""')[2:]
-
-
-def test_the_trl_script_says_that_no_label_is_left_out():
-    marked = "{% generation %}{% endgeneration %}"
-    plain, left = (export.trl_script(TrainConfig(skip_above=share), marked, 9, "tiny") for share in (0, 0.9))
-    compile(left, "train_trl.py", "exec")
-    assert "the run those that the model gave less than 0.9" in left.split('"""')[1]
-    assert plain.split('"""')[2:] == left.split('"""')[2:]
+    plain, other = (export.trl_script(TrainConfig(**given), marked, 9, "tiny") for given in ({}, changes))
+    compile(other, "train_trl.py", "exec")
+    assert words in other.split('"""')[1]
+    assert plain.split('"""')[2:] == other.split('"""')[2:]
 
 
 def test_rows_for_trl_are_those_that_the_run_trains_on(world):

@@ -320,7 +320,8 @@ def logit_rows(labels: int, vocabulary: int, wide: int, device: str) -> int:
     most = LOGIT_ROWS
     if device == "cpu":
         most = min(most, max(LEAST_LOGITS, LOGIT_BYTES // (vocabulary * wide)))
-    return max(1, math.ceil(labels / max(1, math.ceil(labels / most))))
+    times = max(1, math.ceil(labels / most))
+    return max(1, math.ceil(labels / times))
 
 
 def unshared(whole: Batch) -> Batch:

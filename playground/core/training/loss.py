@@ -141,19 +141,10 @@ def step_gradients(
     runs = _passes(model, work, room)
     first_of = kept.start_of if kept else start_of
     begun = first_of(model, work[0][0], soft) if (kept or len(runs) > 1) and _plain_head(model) else None
-    if begun is None:
-        for pieces, counts in runs:
-            loss = _pass_loss(model, pieces, pad_id, soft, None, skip_above) * (counts / trained)
-            loss.backward()
-            total += loss.item()
-        return total
-    first = [t for layer in begun.layers for t in (layer.keys, layer.values)]
+    first = [t for layer in begun.layers for t in (layer.keys, layer.values)] if begun is not None else []
     leaves = [t.detach().requires_grad_(t.requires_grad) for t in first]
     for pieces, counts in runs:
-        cache = copy.copy(begun)
-        cache.layers = [copy.copy(layer) for layer in begun.layers]
-        for layer, keys, values in zip(cache.layers, leaves[::2], leaves[1::2], strict=True):
-            layer.keys, layer.values = keys, values
+        cache = None if begun is None else _copy(begun, leaves)
         loss = _pass_loss(model, pieces, pad_id, soft, cache, skip_above) * (counts / trained)
         loss.backward()
         total += loss.item()
@@ -161,6 +152,15 @@ def step_gradients(
     if back:
         torch.autograd.backward([t for t, _ in back], [gradient for _, gradient in back])
     return total
+
+
+def _copy(begun, states: list[torch.Tensor]):
+    """A cache with these keys and values, which takes up what one pass runs behind them."""
+    cache = copy.copy(begun)
+    cache.layers = [copy.copy(layer) for layer in begun.layers]
+    for layer, keys, values in zip(cache.layers, states[::2], states[1::2], strict=True):
+        layer.keys, layer.values = keys, values
+    return cache
 
 
 def _passes(model, work: list[tuple[Batch, bool]], room: int) -> list[tuple[list[Batch], bool]]:
