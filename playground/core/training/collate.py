@@ -43,6 +43,12 @@ class Example:
         # The first token has nothing before it to be predicted from.
         return sum(label != IGNORE for label in self.labels[1:])
 
+    @property
+    def predicting(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens before the last label, which are all that the loss depends on, and the label after each."""
+        last = max((i for i, label in enumerate(self.labels) if label != IGNORE and i), default=1)
+        return self.ids[:last], self.labels[1 : last + 1]
+
 
 @dataclass(frozen=True)
 class Report:

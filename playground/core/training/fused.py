@@ -71,7 +71,7 @@ def _attention(base) -> str:
             base.set_attn_implementation(name)
             with torch.no_grad():
                 logits = base(**inputs, use_cache=False).logits
-            found[name] = (logits[0] if name == ROWS else logits[mask.bool()]).float()
+            found[name] = (logits[0, : mask.sum()] if name == ROWS else logits[mask.bool()]).float()
             if name != "eager" and not _near(found["eager"], found[name], base.dtype):
                 break
     except (NotImplementedError, TypeError, ValueError, RuntimeError):
@@ -100,7 +100,11 @@ def _sees_all(model) -> bool:
 
 
 def laid_end_to_end(ids: torch.Tensor, layout: Layout) -> dict:
-    """A model's inputs for ids [1, tokens] that are laid out so. The mask is a whole one, which models hand on."""
+    """A model's inputs for ids [1, n] that are laid out so; it gives `layout.tokens`, of which those are the first.
+
+    The mask is a whole one, which models hand on.
+    """
+    ids = F.pad(ids, (0, layout.spare))
     mask = torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=ids.device)
     return {"input_ids": ids, "position_ids": layout.positions, "attention_mask": mask, LAID: layout}
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 import torch
 
 LAID = "rows"  # the keyword with which a model hands the layout to its attention
+# Sizes are filled up to multiples of these. A product of a size that was not there before takes a millisecond more than
+# the next one (oneDNN makes a kernel for it), and a step has some fifty: every step's would be new.
+EVEN, EVEN_ROW = 32, 16
 # The layout of what runs through the model, for layers that are handed nothing but states.
 CURRENT: ContextVar["Layout | None"] = ContextVar("layout", default=None)
 
@@ -22,7 +25,8 @@ CURRENT: ContextVar["Layout | None"] = ContextVar("layout", default=None)
 class Piece:
     """Rows of like length: `token` [rows, longest] says where in the sequence each place's token is.
 
-    Places past a row's end have its last token; no token of the row sees them, and what they give is left out.
+    Places past a row's end have its last token; no token of the row sees them, and what they give is left out. So many
+    there are that products have sizes that come again (EVEN_ROW).
     """
 
     token: torch.Tensor
@@ -79,6 +83,7 @@ class Layout:
     """Where the rows of each piece stand in the sequence, behind `before` tokens that all of them begin with.
 
     `whole`: those are the sequence's first, and a piece of their own; else their keys and values are there already.
+    `spare` tokens after the rows, which nothing sees, make the sequence as long as others (EVEN).
     """
 
     def __init__(self, pieces: Sequence[Sequence[int]], before: int, device, whole: bool = False):
@@ -88,7 +93,9 @@ class Layout:
         self.shift = 0 if whole else before
         positions = [self._add([before], 0, device)] if self.whole else []
         positions += [self._add(lengths, before, device) for lengths in pieces]
-        self.positions = torch.cat(positions)[None]  # [1, tokens]
+        self.spare = -self.tokens % EVEN
+        self.tokens += self.spare
+        self.positions = torch.cat([*positions, positions[-1].new_zeros(self.spare)])[None]  # [1, tokens]
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -100,25 +107,29 @@ class Layout:
             CURRENT.reset(token)
 
     def teach(self, tokens: torch.Tensor) -> None:
-        """Only the rows with one of these tokens (places in the sequence) have a gradient, and the prefix before them.
+        """Only these tokens (places in the sequence) and those before them in their rows have a gradient.
 
         The gradients of all others must be zero; they are not worked out.
         """
         hit = torch.zeros(self.tokens, dtype=torch.bool, device=tokens.device)
         hit[tokens] = True
         for piece in self.pieces:
-            piece.taught = hit[piece.token].any(1).nonzero()[:, 0]
-        if self.whole and len(tokens):
-            self.pieces[0].taught = torch.zeros_like(tokens[:1])
-        for piece in self.pieces:
-            hit[piece.token[piece.taught]] = True
+            # from the row's end: whether there is such a token at this place or after it
+            due = (hit[piece.token] & piece.real).flip(1).cumsum(1).flip(1) > 0
+            if self.whole and piece is self.pieces[0]:
+                due[:] = len(tokens) > 0
+            piece.taught = due.any(1).nonzero()[:, 0]
+            hit[piece.token[due & piece.real]] = True
+        due = int(hit.sum())
+        hit[(~hit).nonzero()[: -due % EVEN, 0]] = True  # these have a gradient of zero
         self.taught = hit.nonzero()[:, 0]
 
     def _add(self, lengths: Sequence[int], before: int, device) -> torch.Tensor:
         """One more piece; the positions of its tokens."""
         lengths = torch.tensor(lengths, device=device)
         starts = self.tokens + lengths.cumsum(0) - lengths
-        place = torch.arange(int(lengths.max()), device=device)
+        longest = int(lengths.max())
+        place = torch.arange(longest + -longest % EVEN_ROW, device=device)
         real = place < lengths[:, None]
         token = starts[:, None] + torch.minimum(place, lengths[:, None] - 1)
         stop = self.tokens + int(lengths.sum())
@@ -152,7 +163,7 @@ class _Rows(torch.autograd.Function):
             kept += [stacked, keys, values, weights]
         ctx.save_for_backward(*kept)
         ctx.layout, ctx.sizes = layout, (heads, groups, tokens, d, scaling)
-        return torch.cat(outs).view(1, tokens, heads, d)
+        return torch.cat([*outs, query.new_zeros(layout.spare * heads, d)]).view(1, tokens, heads, d)
 
     @staticmethod
     def backward(ctx, upstream):
@@ -187,7 +198,9 @@ class _Rows(torch.autograd.Function):
             if layout.before:
                 first = prefix.transpose(0, 1).reshape(-1, d)
                 new = [first + new[0], *new[1:]] if layout.whole else [first, *new]
+            new.append(upstream.new_zeros(layout.spare * groups, d))
             halves.append(torch.cat(new).view(layout.shift + tokens, groups, d).transpose(0, 1)[None])
+        of_query.append(upstream.new_zeros(layout.spare * heads, d))
         of_query = torch.cat(of_query).mul_(scaling).view(tokens, heads, d).transpose(0, 1)[None]
         return of_query, *halves, None, None
 
