@@ -112,8 +112,10 @@ def test_shares(rows):
         assert 0.22 < share["no call"] < 0.32
         continued = [row for row in rows[split] if row["messages"][-1]["role"] == "assistant" and said([row], "tool")]
         with_tools = [row for row in rows[split] if called([row])]
-        low, high = {"train": (0.18, 0.35), "test": (0.25, 0.4)}[split]
+        low, high = {"train": (0.11, 0.2), "test": (0.25, 0.4)}[split]
         assert low < len(continued) / len(with_tools) < high
+        both = [row for row in continued if [m["role"] for m in row["messages"][-3:-1]] == ["tool", "tool"]]
+        assert bool(both) == (split == "test")
 
 
 def test_known_places_are_unknown_to_the_tool_and_in_no_test():
