@@ -18,12 +18,11 @@ from playground.errors import PlaygroundError
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # more only wait for each other at this size
 
-from playground.core.training import loop, loss, methods, ranks, rows, sure, truth  # noqa: E402
+from playground.core.training import loop, loss, methods, ranks, rows, truth  # noqa: E402
 from playground.core.training.best import write_whole  # noqa: E402
 from playground.core.training.fused import _normed, _norms, fused  # noqa: E402
 from playground.core.training.master import Master, rate  # noqa: E402
 from playground.core.training.ranks import Ranks  # noqa: E402
-from playground.core.training.sure import Sure  # noqa: E402
 
 PREFIX = tuple(range(1, 25))
 
@@ -371,10 +370,11 @@ def up_to(one, due):
 @pytest.mark.parametrize("room", [0, 13, 1000])
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("learnt", [1, 3, 4])
+@pytest.mark.parametrize("even", [1, 16])
 def test_labels_that_are_sure_have_no_gradient_and_what_follows_the_others_costs_none(
-    monkeypatch, learnt, share, room, laid, scaled
+    monkeypatch, even, learnt, share, room, laid, scaled
 ):
-    monkeypatch.setattr(rows, "EVEN", 1)
+    monkeypatch.setattr(rows, "EVEN", even)
     model, whole, sizes = moved(), batch(ROWS, share), []
     base = model.get_base_model()
     if scaled:
@@ -390,7 +390,7 @@ def test_labels_that_are_sure_have_no_gradient_and_what_follows_the_others_costs
     with fused(model, base) if laid else contextlib.nullcontext():
         sizes.clear()
         work = [(piece, True) for piece in collate.parts(whole, 10)]
-        mean = loss.step_gradients(base, work, 0, whole.trained, None, room, None, Sure(above))
+        mean = loss.step_gradients(base, work, 0, whole.trained, None, room, None, above)
     assert mean == pytest.approx(sum(one.sum().item() for one in losses) / whole.trained, rel=1e-5), "all labels count"
     if learnt < 4:
         assert max(g.abs().max() for g in theirs.values()) > 0
@@ -400,8 +400,9 @@ def test_labels_that_are_sure_have_no_gradient_and_what_follows_the_others_costs
         forward, back = sizes[:14], sizes[14:]
         due = [up_to(one, lost > most + 1e-5) for one, lost in zip(whole.rows, losses, strict=True)]
         before = len(whole.prefix)
-        assert set(forward) == {before + sum(len(one.predicting[0]) for one in whole.rows)}
-        assert set(back) == {before * any(due) + sum(due)}
+        read, learnt = before + sum(len(one.predicting[0]) for one in whole.rows), before * any(due) + sum(due)
+        assert set(forward) == {read + -read % even}
+        assert set(back) == {learnt + -learnt % even}
 
 
 def test_a_pass_has_the_pieces_that_there_is_room_for():
@@ -520,70 +521,19 @@ def test_labelled_loss_leaves_out_the_gradient_of_labels_that_are_sure(monkeypat
     torch.manual_seed(0)
     ours = [torch.randn(*shape, requires_grad=True) for shape in ((5, 32), (64, 32), (64,))]
     theirs = [t.detach().clone().requires_grad_() for t in ours]
-    labels, said = torch.tensor([3, 0, 63, 9, 9]), torch.zeros(5)
+    labels, due = torch.tensor([3, 0, 63, 9, 9]), torch.ones(5, dtype=torch.bool)
     logits = torch.nn.functional.linear(*theirs)
     logits = softcap * torch.tanh(logits / softcap) if softcap else logits
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     middle = losses.detach().median().item()
-    mine = loss.LabelledLoss.apply(*ours, labels, softcap, Sure(math.exp(-middle - 1e-5)), said)
+    mine = loss.LabelledLoss.apply(*ours, labels, softcap, math.exp(-middle - 1e-5), due)
     (mine * 0.5).backward()
-    torch.testing.assert_close(said, -losses, rtol=1e-5, atol=1e-5)
-    due = losses > middle
+    assert due.tolist() == (losses > middle).tolist()
     assert due.sum() == 2
     (losses[due].sum() * 0.5).backward()
     assert mine.item() == pytest.approx(losses.sum().item(), rel=1e-5)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("laid", [True, False])
-def test_labels_that_were_sure_often_enough_are_looked_at_now_and_then(monkeypatch, laid):
-    monkeypatch.setattr(sure, "IN_A_ROW", 2)
-    model, whole, looked, found = moved(), batch(ROWS), [], []
-    base = model.get_base_model()
-    most = sorted(torch.cat(list(by_row(base, whole))).tolist())[4]
-    known = Sure(math.exp(-most - 1e-5))  # of five labels
-    note = known.note
-    monkeypatch.setattr(known, "note", lambda pieces, said: looked.append(len(said)) or note(pieces, said))
-    with fused(model, base) if laid else contextlib.nullcontext():
-        for _ in range(sure.EVERY + 2):
-            model.zero_grad()
-            mean = loss.step_gradients(base, [(whole, True)], 0, whole.trained, None, 1000, None, known)
-            found.append((mean, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
-    assert looked == [12, 12, 7, 7, 12, 7]
-    for mean, gradients in found:
-        assert mean == pytest.approx(found[0][0], rel=1e-5), "what is left out counts as it did"
-        for name, gradient in found[0][1].items():
-            torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6)
-
-
-def test_a_label_that_is_no_longer_sure_is_looked_at_again(monkeypatch):
-    monkeypatch.setattr(sure, "IN_A_ROW", 2)
-    known, whole = Sure(0.9), batch([row(30, 31, 32), row(40, 41, 42)])
-    again = whole.prefix, [Example(one.ids, (*[IGNORE] * (len(one.ids) - 1), one.ids[-1])) for one in whole.rows]
-    said = [0.0, 0.0, -0.5, 0.0, -0.01, -0.5]
-    for _ in range(2):
-        assert known.left([(whole, True)]) == ([(whole, True)], 0.0)
-        known.note([whole], said)
-    for _ in range(2):
-        ((left, counts),), added = known.left([(whole, True)])
-        assert (left.prefix, list(left.rows), counts) == (*again, True)
-        assert added == pytest.approx(0.01)
-    assert known.left([(whole, True)]) == ([(whole, True)], 0.0), "one step in four looks at all"
-    known.note([whole], [0.0, -0.2, -0.5, 0.0, -0.02, -0.5])
-    ((left, _),), added = known.left([(whole, False)])
-    assert [sum(label != IGNORE for label in one.labels) for one in left.rows] == [2, 1]
-    assert added == 0.0, "a piece that does not count adds nothing"
-    known.forget()
-    known.left([(whole, True)])
-    assert known.left([(whole, True)]) == ([(whole, True)], 0.0)
-
-
-def test_without_a_probability_to_be_above_every_label_is_looked_at():
-    known, whole = Sure(), batch(ROWS)
-    for _ in range(2 * sure.IN_A_ROW):
-        assert known.left([(whole, True)]) == ([(whole, True)], 0.0)
-        known.note([whole], [0.0] * whole.trained)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -665,8 +615,7 @@ def test_should_stop_ends_after_the_step_and_keeps_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("every, above", [(0, 0.0), (3, 0.0), (3, 0.016)])
-def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(monkeypatch, tmp_path, every, above):
-    monkeypatch.setattr(sure, "IN_A_ROW", 1)
+def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(tmp_path, every, above):
     config = dataclasses.replace(CONFIG, dropout=0.2, prefix_every=every)
     object.__setattr__(config, "skip_above", above)  # as sure as so small a model ever is
     whole, whole_events = fit(learner(config), config)

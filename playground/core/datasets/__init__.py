@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 TOOL_CALLS = "tool-calls"  # generated, not stored
-TOOL_CALL_ROWS = 1120
+TOOL_CALL_ROWS = 1280
 MAX_PROBLEMS = 200  # kept; all are counted
 MAX_DEPTH = 100  # of tools and calls: they are written out again by code that recurses
 GIVE_UP = 100_000  # bad rows one after the other

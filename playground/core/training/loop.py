@@ -35,7 +35,6 @@ from playground.core.training.master import Master, rate
 from playground.core.training.memory import GROWTH, give_back, memory
 from playground.core.training.methods import base_of
 from playground.core.training.ranks import ALONE, Ranks
-from playground.core.training.sure import Sure
 from playground.errors import PlaygroundError
 
 DISK_FULL = ("No space left on device", "unexpected pos")  # the second is what torch.save says of a full disk
@@ -100,7 +99,6 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(master.optimizer, rate(config, steps))
     held_out = held_batches(examples, config, room)
     kept = KeptPrefix(config.prefix_every) if config.prefix_every else None
-    sure = Sure(config.skip_above) if config.skip_above else None
 
     done, losses, eval_loss = 0, [], None
     best = Best(config, steps, checkpoints, ranks)
@@ -130,8 +128,8 @@ def fit(
             _save(checkpoints, done, eval_loss, master, schedule, best)
             ranks.wait()
             emit("checkpoint", step=done)
-        for one in filter(None, (kept, sure)):
-            one.forget()
+        if kept:
+            kept.forget()
 
     order, usual = _batches_from(done, examples.train, config, batches), 0
     with fused(model, base) if device.type == "cpu" and not ranks.sharded else contextlib.nullcontext():
@@ -144,7 +142,9 @@ def fit(
             learning_rate = schedule.get_last_lr()[0]
             with unit(STEP_COST + now.laid, "step"):
                 work = work_of(now, room, ranks)
-                mine = step_gradients(base, work, pad_id, now.trained, soft_prompt(model), room, kept, sure)
+                mine = step_gradients(
+                    base, work, pad_id, now.trained, soft_prompt(model), room, kept, config.skip_above
+                )
                 loss = ranks.total(mine)
                 norm = master.step()
             schedule.step()

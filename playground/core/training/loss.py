@@ -4,6 +4,7 @@ A soft prompt (prompt tuning) is embeddings [tokens, width] that stand before ev
 """
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,6 @@ from playground.core.past import past, past_of
 from playground.core.training.collate import IGNORE, Batch, logit_rows, passes
 from playground.core.training.fused import can_share, laid_end_to_end, takes_rows
 from playground.core.training.rows import Layout
-from playground.core.training.sure import Sure
 
 KEPT = "soft_prompt"
 
@@ -22,12 +22,12 @@ class LabelledLoss(torch.autograd.Function):
 
     The gradients for the hidden states, and for the head where it is trained, are worked out in the forward pass, while
     a chunk's logits are there, so that no logits are kept or computed twice. `softcap` is Gemma 2's tanh bound on the
-    logits (0: none). With `sure`, labels that are count in the loss and have no gradient; `said` (floats [n]) is then
-    set to the log-probabilities of all.
+    logits (0: none). With `skip_above`, labels of at least that probability count in the loss and have no gradient;
+    `due` (bools [n]) is then set to where there is one.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, softcap, sure=None, said=None):
+    def forward(ctx, hidden, weight, bias, labels, softcap, skip_above=0.0, due=None):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -45,9 +45,9 @@ class LabelledLoss(torch.autograd.Function):
             if not any(ctx.needs_input_grad):
                 continue
             left = slice(None)
-            if sure:
-                said[here] = own[:, 0]
-                left = (own[:, 0] < sure.least).nonzero()[:, 0]
+            if skip_above:
+                due[here] = own[:, 0] < math.log(skip_above)
+                left = due[here].nonzero()[:, 0]
                 part, wanted, logits, own = part[left], wanted[left], logits[left], own[left]
             change = torch.softmax(logits, -1)
             change.scatter_(1, wanted[:, None], torch.expm1(own).to(change.dtype))
@@ -126,19 +126,18 @@ def step_gradients(
     soft: torch.Tensor | None = None,
     room: int = 0,
     kept: KeptPrefix | None = None,
-    sure: Sure | None = None,
+    skip_above: float = 0.0,
 ) -> float:
     """Add the gradients of a step's mean loss over `trained` labelled tokens to the parameters; returns that loss.
 
     The pieces are of one batch, each with whether it counts, and share its prefix, which is run once for all of them:
     each pass adds to the gradient of the prefix's keys and values, and at the end that one goes back through the
     prefix. Where the model takes rows that are laid end to end, a pass has as many pieces as come to `room` tokens.
-    With `kept`, the prefix is the one of an earlier step and has no gradient. With `sure`, labels that the model is
-    sure of have none; what comes after a row's last other label costs nothing on the way back through what `fused`
-    replaces.
+    With `kept`, the prefix is the one of an earlier step and has no gradient. With `skip_above`, labels that the model
+    already gives at least that probability have none; what comes after a row's last other label costs nothing on the
+    way back through what `fused` replaces.
     """
-    work, total = sure.left(work) if sure else (work, 0.0)
-    total /= trained
+    total = 0.0
     runs = _passes(model, work, room)
     first_of = kept.start_of if kept else start_of
     begun = first_of(model, work[0][0], soft) if (kept or len(runs) > 1) and _plain_head(model) else None
@@ -146,7 +145,7 @@ def step_gradients(
     leaves = [t.detach().requires_grad_(t.requires_grad) for t in first]
     for pieces, counts in runs:
         cache = None if begun is None else _copy(begun, leaves)
-        loss = _pass_loss(model, pieces, pad_id, soft, cache, sure) * (counts / trained)
+        loss = _pass_loss(model, pieces, pad_id, soft, cache, skip_above) * (counts / trained)
         loss.backward()
         total += loss.item()
     back = [(t, leaf.grad) for t, leaf in zip(first, leaves, strict=True) if leaf.grad is not None]
@@ -193,7 +192,7 @@ def step_loss(model, batch: Batch, pad_id: int, soft: torch.Tensor | None = None
 
 
 def _pass_loss(
-    model, pieces: list[Batch], pad_id: int, soft: torch.Tensor | None, begun=None, sure: Sure | None = None
+    model, pieces: list[Batch], pad_id: int, soft: torch.Tensor | None, begun=None, skip_above: float = 0.0
 ) -> torch.Tensor:
     """The same for pieces of one batch; `begun` is the cache of its prefix where that is run already, and is changed.
 
@@ -201,7 +200,7 @@ def _pass_loss(
     """
     if not _plain_head(model):
         ids, mask, labels = tensors(pieces[0], pad_id, next(model.parameters()).device)
-        return _loss_by_logits(model, ids, mask, labels, pieces[0].prefix, soft, sure)
+        return _loss_by_logits(model, ids, mask, labels, pieces[0].prefix, soft, skip_above)
     laid = _lays_rows(model)
     # a prefix that one pass alone needs is the start of its sequence
     cache = start_of(model, pieces[0], soft) if begun is None and not (laid and soft is None) else begun
@@ -214,12 +213,10 @@ def _pass_loss(
     bias = getattr(head, "bias", None)
     softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
     labels = wanted[keep]
-    said = torch.zeros(len(labels), device=labels.device) if sure else None
-    loss = LabelledLoss.apply(hidden[keep], head.weight, bias, labels, softcap, sure, said)
-    if sure:
-        sure.note(pieces, said.tolist())
-    if laid and sure:
-        layout.teach(keep.nonzero()[said < sure.least, 0])
+    due = torch.ones_like(labels, dtype=torch.bool) if skip_above else None
+    loss = LabelledLoss.apply(hidden[keep], head.weight, bias, labels, softcap, skip_above, due)
+    if laid and skip_above:
+        layout.teach(keep.nonzero()[due, 0])
     return loss
 
 
@@ -304,7 +301,7 @@ def _plain_head(model) -> bool:
     return type(model.get_output_embeddings()) in (torch.nn.Linear, TrainableTokensWrapper) and not scaled
 
 
-def _loss_by_logits(model, ids, mask, labels, prefix, soft, sure=None):
+def _loss_by_logits(model, ids, mask, labels, prefix, soft, skip_above=0.0):
     """The general form: the model's own logits, at the positions where any row has a label."""
     ids, mask, labels = _whole(ids, mask, labels, prefix)
     wanted = labels[:, 1:]
@@ -312,7 +309,7 @@ def _loss_by_logits(model, ids, mask, labels, prefix, soft, sure=None):
     where = positions + (0 if soft is None else len(soft))
     logits = model(**embedded(model, ids, soft, mask), use_cache=False, logits_to_keep=where).logits.float()
     wanted = wanted[:, positions].flatten()
-    if not sure:
+    if not skip_above:
         return F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORE, reduction="sum")
     losses = F.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORE, reduction="none")
-    return torch.where(losses > -sure.least, losses, losses.detach()).sum()
+    return torch.where(losses > -math.log(skip_above), losses, losses.detach()).sum()

@@ -16,7 +16,7 @@ import torch
 LAID = "rows"  # the keyword with which a model hands the layout to its attention
 # Sizes are filled up to multiples of these. A product of a size that was not there before takes a millisecond more than
 # the next one (oneDNN makes a kernel for it), and a step has some fifty: every step's would be new.
-EVEN, EVEN_ROW = 32, 16
+EVEN, EVEN_ROW = 16, 8
 # The layout of what runs through the model, for layers that are handed nothing but states.
 CURRENT: ContextVar["Layout | None"] = ContextVar("layout", default=None)
 
