@@ -107,8 +107,8 @@ class TrainConfig:
     )  # fmt: skip
     skip_above: float = setting(
         0.0, "labels that the model already gives this probability have no gradient in that step (0: all have one); on "
-        "a CPU, what follows a row's last other label is then not run backwards. With 0.9, late steps are a sixth "
-        "shorter", min=0.0, max=0.999,
+        "a CPU, what follows a row's last other label is then not run backwards. With 0.9, late steps are a tenth "
+        "shorter and more", min=0.0, max=0.999,
     )  # fmt: skip
     epochs: float = setting(1.0, "passes over the rows (ignored when steps is set)", above=0.0, max=1000.0)
     steps: int = setting(0, "optimizer steps (0: from epochs)", min=0, max=10_000_000)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import torch
 
 LAID = "rows"  # the keyword with which a model hands the layout to its attention
-# Sizes are filled up to multiples of these. A product of a size that was not there before takes a millisecond more than
-# the next one (oneDNN makes a kernel for it), and a step has some fifty: every step's would be new.
+# Sizes are filled up to multiples of these. A product of a size that was not there before takes half a millisecond to a
+# whole one more than the next (oneDNN makes a kernel for it), and without this nearly all sizes of a step would be new.
 EVEN, EVEN_ROW = 16, 8
 # The layout of what runs through the model, for layers that are handed nothing but states.
 CURRENT: ContextVar["Layout | None"] = ContextVar("layout", default=None)
