@@ -400,9 +400,9 @@ def test_labels_that_are_sure_have_no_gradient_and_what_follows_the_others_costs
         forward, back = sizes[:14], sizes[14:]
         due = [up_to(one, lost > most + 1e-5) for one, lost in zip(whole.rows, losses, strict=True)]
         before = len(whole.prefix)
-        read, learnt = before + sum(len(one.predicting[0]) for one in whole.rows), before * any(due) + sum(due)
-        assert set(forward) == {read + -read % even}
-        assert set(back) == {learnt + -learnt % even}
+        there, again = before + sum(len(one.predicting[0]) for one in whole.rows), before * any(due) + sum(due)
+        assert set(forward) == {there + -there % even}
+        assert set(back) == {again + -again % even}
 
 
 def test_a_pass_has_the_pieces_that_there_is_room_for():

@@ -109,7 +109,10 @@ class Batch:
 
     @property
     def laid(self) -> int:
-        """Tokens that one forward pass runs where rows are laid end to end: the prefix once, and the rows."""
+        """The prefix once, and the rows: the tokens of a forward pass of rows laid end to end, give or take a few.
+
+        It leaves out what stands after a row's last label, and fills up (`rows.EVEN`).
+        """
         return len(self.prefix) + sum(len(row.ids) for row in self.rows)
 
     @property

@@ -113,15 +113,15 @@ class Layout:
         """
         hit = torch.zeros(self.tokens, dtype=torch.bool, device=tokens.device)
         hit[tokens] = True
+        if self.whole and len(tokens):
+            hit[self.before - 1] = True  # every row sees all of the prefix
         for piece in self.pieces:
             # from the row's end: whether there is such a token at this place or after it
             due = (hit[piece.token] & piece.real).flip(1).cumsum(1).flip(1) > 0
-            if self.whole and piece is self.pieces[0]:
-                due[:] = len(tokens) > 0
             piece.taught = due.any(1).nonzero()[:, 0]
-            hit[piece.token[due & piece.real]] = True
-        due = int(hit.sum())
-        hit[(~hit).nonzero()[: -due % EVEN, 0]] = True  # these have a gradient of zero
+            hit[piece.token[due]] = True
+        missing = -int(hit.sum()) % EVEN
+        hit[(~hit).nonzero()[:missing, 0]] = True  # these have a gradient of zero
         self.taught = hit.nonzero()[:, 0]
 
     def _add(self, lengths: Sequence[int], before: int, device) -> torch.Tensor:
