@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
+from playground.core import kinds
 from playground.errors import PlaygroundError
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -324,7 +325,7 @@ def read_adapter(folder: Path) -> AdapterInfo:
     """
     folder = Path(folder)
     config = _read_json(folder / "adapter_config.json")
-    details = _read_json(folder / "playground.json") if (folder / "playground.json").exists() else {}
+    details = _details(folder) if (folder / "playground.json").exists() else {}
     kind, weights = config.get("peft_type"), folder / "adapter_model.safetensors"
     if kind not in ("LORA", "PROMPT_TUNING"):
         raise PlaygroundError(
@@ -341,16 +342,25 @@ def read_adapter(folder: Path) -> AdapterInfo:
             raise PlaygroundError(f"the adapter in {folder} has rank {rank}, but its adapter_config.json says {said}")
     else:
         soft = _soft_prompt(weights)
-    base = details.get("base_model") or config.get("base_model_name_or_path") or ""
+    base = str(details.get("base_model") or config.get("base_model_name_or_path") or "")
     return AdapterInfo(_run_name(folder), folder, base, rank, template, config, details, shapes, soft)
 
 
 def read_whole(folder: Path) -> AdapterInfo:
     """Read what a full fine-tune has made: a model's folder with our `playground.json`, read without its weights."""
     folder = Path(folder)
-    details = _read_json(folder / "playground.json")
+    details = _details(folder)
     base, template = details.get("base_model") or "", _trained_with(folder, details)
     return AdapterInfo(_run_name(folder), folder, base, 0, template, {}, details, {})
+
+
+def _details(folder: Path) -> dict:
+    """What playground.json says, less the values that are not of their kind; an adapter's template may not be odd."""
+    said = _read_json(folder / "playground.json")
+    text = said.get("template_text")
+    if text is not None and not isinstance(text, str):
+        raise PlaygroundError(f"playground.json in {folder}: template_text must be a text, got {str(text)[:60]!r}")
+    return kinds.sound(said, kinds.ABOUT)
 
 
 def _run_name(folder: Path) -> str:

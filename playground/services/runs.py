@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 
 from playground.config import ASSETS, Paths, TrainConfig, fields, parse
-from playground.core import run_card
+from playground.core import kinds, run_card
 from playground.errors import PlaygroundError
 
 LIVE = ("queued", "preparing", "running", "stopping")
@@ -38,13 +38,7 @@ START_GRACE = 15.0
 # Freed when the disk is full, so that the run can still say so.
 RESERVE = 64 * 1024
 MAX_NOTE = 10_000  # characters
-# Of an event: what its values are, and what it says nothing without.
-NUMBER = (int, float)
-VALUES = {
-    **dict.fromkeys(("kind", "state", "sentence", "reason", "prompt", "text", "summary"), str),
-    **dict.fromkeys(("time", "step", "steps", "loss", "eval_loss", "lr", "grad_norm"), NUMBER),
-    **dict.fromkeys(("tokens_per_second", "memory", "eta", "best_step", "best_loss", "trainable"), NUMBER),
-}
+# What an event says nothing without.
 NEEDED = {"state": ("state",), "step": ("step",), "eval": ("step",), "sample": ("step",)}
 
 
@@ -91,8 +85,11 @@ class Run:
 
     @property
     def about(self) -> dict:
-        """playground.json of its adapter or model: template, mask rule, data, versions; {} where there is none."""
-        return _json(self._about_file)
+        """playground.json of its adapter or model: template, mask rule, data, versions; {} where there is none.
+
+        Values that are not of the kind they should be are left out.
+        """
+        return kinds.sound(_json(self._about_file), kinds.ABOUT)
 
     @property
     def _about_file(self) -> Path:
@@ -428,8 +425,8 @@ def rename(run: Run, name: str) -> Run:
     renamed = Run(folder)
     write_json(folder / "page.json", {**page, "former_names": former})
     write_json(folder / "config.json", {**settings, "name": name})
-    if about := renamed.about:
-        about["config"] = {**about.get("config", {}), "name": name}
+    if about := _json(renamed._about_file):
+        about["config"] = {**renamed.about.get("config", {}), "name": name}
         write_json(renamed._about_file, about)
     write_card(renamed)
     return renamed
@@ -472,8 +469,7 @@ def _event(line: bytes) -> dict | None:
         return None
     if not isinstance(event, dict):
         return None
-    for key in [key for key, kind in VALUES.items() if key in event and not isinstance(event[key], kind)]:
-        del event[key]
+    event = kinds.sound(event, kinds.EVENT)
     if "kind" not in event or "time" not in event:
         return None
     return event if all(key in event for key in NEEDED.get(event["kind"], ())) else None

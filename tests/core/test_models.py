@@ -119,6 +119,13 @@ def test_an_adapter_brings_its_template_and_its_base(tmp_path):
     assert info.shapes == {"model.layers.0.self_attn.q_proj": (6, 4)}
 
 
+def test_odd_values_beside_an_adapters_weights_say_nothing(tmp_path):
+    details = {"base_model": ["x"], "template_name": 3, "template_text": "a", "template_hash": 1, "later": [1]}
+    info = read_adapter(write_adapter(tmp_path / "a", details=details))
+    assert (info.base_model, info.template.name, info.template.text) == ("owner/Tiny-1B", "adapter", "a")
+    assert info.details == {"template_text": "a", "later": [1]}
+
+
 def test_a_plain_peft_adapter_has_no_template(tmp_path):
     info = read_adapter(write_adapter(tmp_path / "plain"))
     assert (info.name, info.template, info.base_model) == ("plain", None, "owner/Tiny-1B")
@@ -133,6 +140,10 @@ def test_a_plain_peft_adapter_has_no_template(tmp_path):
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 30), "cut short"),
         (lambda folder: write_adapter(folder, config={"peft_type": "IA3"}), "of type IA3"),
         (lambda folder: write_adapter(folder, config={"r": 16}), "has rank 2, but its adapter_config.json says 16"),
+        (
+            lambda folder: write_adapter(folder, details={"template_text": ["a"]}),
+            r"template_text must be a text, got .*a",
+        ),
         (
             lambda folder: write_adapter(folder, details={"template_text": "a", "template_hash": "b"}),
             "does not match its hash",

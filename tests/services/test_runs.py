@@ -10,6 +10,7 @@ import time
 import pytest
 
 from playground.config import Paths, TrainConfig
+from playground.core import kinds
 from playground.errors import PlaygroundError
 from playground.services import runs
 from playground.services.runs import Events, Run
@@ -133,6 +134,11 @@ def test_a_torn_line_is_left_out_and_the_next_one_is_whole(paths):
             {"kind": "step", "time": 1.0, "step": 2, "loss": "two", "memory": [1]},
             {"kind": "step", "time": 1.0, "step": 2},
         ),
+        (
+            {"kind": "plan", "time": 1.0, "estimate": {"total": "much", "seconds": 3, "verdict": "fits"}},
+            {"kind": "plan", "time": 1.0, "estimate": {"seconds": 3, "verdict": "fits"}},
+        ),
+        ({"kind": "plan", "time": 1.0, "estimate": "much"}, {"kind": "plan", "time": 1.0}),
         ({"kind": "of a later version", "time": 1.0, "x": {}}, {"kind": "of a later version", "time": 1.0, "x": {}}),
     ],
 )
@@ -255,6 +261,21 @@ def test_a_name_that_cannot_be_is_refused(paths, name, sentence):
     with pytest.raises(PlaygroundError, match=sentence):
         runs.rename(runs.find(paths, "a"), name)
     assert runs.find(paths, "a").config.name == "a"
+
+
+@pytest.mark.parametrize("key", kinds.ABOUT)
+@pytest.mark.parametrize("value", [7, "seven", [7], {"total": "seven", "seconds": [7]}, None, True])
+def test_an_odd_value_beside_the_weights_takes_nothing_from_the_card(paths, key, value):
+    said = {"estimate": {"total": 2**30, "seconds": 60.0}, "versions": {"torch": "2.11"}, "template_hash": "h"}
+    run, odd = (finished(paths, name, **said) for name in ("a", "b"))
+    about = json.loads((odd.folder / "adapter" / "playground.json").read_text())
+    runs.write_json(odd.folder / "adapter" / "playground.json", {**about, key: value})
+    card, other = runs.card(run), runs.card(odd)
+    titles = [title for title, _ in card.sections]
+    assert {title for title, _ in other.sections} >= {*titles} - {"Versions", "Memory: estimate and measured"}
+    assert runs.rename(odd, "c").about["config"]["name"] == "c"
+    kept = json.loads((paths.runs / "c" / "adapter" / "playground.json").read_text())
+    assert key == "config" or kept[key] == value, "a rename loses nothing"
 
 
 def test_a_live_run_keeps_its_name(paths):
