@@ -27,6 +27,12 @@ def model_choices(services: Services) -> list[tuple[str, str]]:
     return [*here, *((f"{one.name} (elsewhere)", one.name) for one in services.engine.remotes.all())]
 
 
+def first_choices(services: Services, model: str) -> list[tuple[str, str]]:
+    """What a page offers when it opens: `model_choices`, or `model` alone while nothing is here yet."""
+    titles = {entry.name: entry.title for entry in services.sources.entries()}
+    return model_choices(services) or [(titles.get(model, model), model)]
+
+
 def adapter_choices(services: Services) -> list[tuple[str, str]]:
     """Shipped adapters and those of finished runs, each with the model it fits."""
     found = services.engine.adapters()

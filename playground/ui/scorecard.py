@@ -17,7 +17,15 @@ from playground.services.engine import Lane
 from playground.services.scorecards import AUTO, FREE, MODES, SAMPLING, Entry, Scorecards, entrants
 from playground.ui import scorecard_view
 from playground.ui.common import QUEUED, QUIET, Services, components, shown, whole
-from playground.ui.lanes import MAX_LANES, adapter_choices, check_here, lane_title, model_choices, template_choices
+from playground.ui.lanes import (
+    MAX_LANES,
+    adapter_choices,
+    check_here,
+    first_choices,
+    lane_title,
+    model_choices,
+    template_choices,
+)
 from playground.ui.scorecard_view import PAGE, difference, empty, row_list, status, tables
 
 CSS = scorecard_view.CSS
@@ -125,10 +133,9 @@ def build(services: Services, cards: Scorecards | None = None) -> View:
 def _lane(services: Services, number: int, first: Sequence[tuple[str, str]]):
     model, adapter = first[number] if number < len(first) else first[0]
     with gr.Row(visible=number < len(first)) as row:
-        models = model_choices(services)
         inputs = [
             gr.Dropdown(
-                models or [services.model],
+                first_choices(services, services.model),
                 value=model,
                 label=f"Model {number + 1}",
                 allow_custom_value=True,

@@ -457,6 +457,14 @@ def test_the_page_opens_with_base_instruct_and_tuned(services, adapter):
     ]
 
 
+def test_a_model_that_is_not_here_yet_stands_under_its_title(services):
+    services.sources.here.clear()
+    assert lanes.first_choices(services, MODEL) == [("SmolLM2 135M Instruct", MODEL)]
+    assert lanes.first_choices(services, "owner/name") == [("owner/name", "owner/name")]
+    services.sources.here.add("smollm2-135m")
+    assert lanes.first_choices(services, MODEL) == [("SmolLM2 135M", "smollm2-135m")]
+
+
 @pytest.mark.parametrize(
     ("lane", "title"),
     [

@@ -18,6 +18,7 @@ from playground.ui.lanes import (
     PRESETS,
     adapter_choices,
     default_lanes,
+    first_choices,
     lane_title,
     model_choices,
     own_temperature,
@@ -240,7 +241,7 @@ def _lane(services: Services, index: int, lanes: list) -> LaneView:
         title = f"Lane {index + 1}: {lane_title(services, *settings)}"
         with gr.Accordion(title, open=False, elem_classes="lane-settings") as panel:
             model_box = gr.Dropdown(
-                model_choices(services) or [model],
+                first_choices(services, model),
                 value=model,
                 label="Model",
                 info="or a Hugging Face id or folder",

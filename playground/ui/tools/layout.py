@@ -3,7 +3,7 @@
 import gradio as gr
 
 from playground.ui.common import Services
-from playground.ui.lanes import model_choices
+from playground.ui.lanes import first_choices
 from playground.ui.tool_talk import AUTOMATIC, template_choices
 from playground.ui.tools.choices import NOBODY, adapter_choices, default_adapter, empty_state
 from playground.ui.tools.view import LaneView
@@ -50,7 +50,7 @@ def lay_out_lane(services: Services, index: int) -> tuple[LaneView, tuple[gr.But
 
 def lay_out_settings(services: Services, second: bool = False) -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
     """Model, adapter and template of a lane."""
-    models = model_choices(services) or [services.model]
+    models = first_choices(services, services.model)
     model = gr.Dropdown(
         [NOBODY, *models] if second else models,
         value="" if second else services.model,

@@ -11,7 +11,7 @@ from playground.services import ask_model
 from playground.services.engine import Lane
 from playground.services.tool_limits import ToolLimits
 from playground.ui.common import QUEUED, QUIET, Services, shown, sparing
-from playground.ui.lanes import check_here, model_choices
+from playground.ui.lanes import check_here, first_choices, model_choices
 from playground.ui.own_tools import offered
 from playground.ui.tools.choices import adapter_choices
 
@@ -27,7 +27,7 @@ def build(services: Services, toolbox: list[Tool], own: gr.State, groups: list) 
             f" An answer has at most {TOKENS} tokens."
         )
         model = gr.Dropdown(
-            model_choices(services) or [services.model],
+            first_choices(services, services.model),
             value=services.model,
             label="Who is asked",
             allow_custom_value=True,
