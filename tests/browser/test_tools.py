@@ -21,8 +21,7 @@ def test_a_question_becomes_an_executed_call_and_a_true_answer(visit, picture, q
     for step in (f"Call: {call}", "Check: fits the tool's schema", "Result"):
         chat.get_by_text(step).first.wait_for(timeout=180_000)
     page.locator("#tools-status", has_text="answered").wait_for(timeout=180_000)
-    last = chat.locator("[data-testid='bot']").last
-    assert answer in last.inner_text()
+    chat.locator("[data-testid='bot']").last.filter(has_text=answer).wait_for()
     page.get_by_role("button", name="Exact prompt of every turn").click()
     page.locator(".tools-exact .cm-content", has_text=re.compile("turn 1")).wait_for()
     page.get_by_role("button", name="Exact prompt of every turn").click()
