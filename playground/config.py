@@ -103,12 +103,13 @@ class TrainConfig:
     )
     prefix_every: int = setting(
         0, "steps between two readings of the prompt that all rows begin with (0: exact). Its keys and values are kept "
-        "in between and get no gradient, which makes steps of short rows a fifth shorter", min=0, max=10_000,
+        "in between and get no gradient, which makes steps of short rows a fifth shorter, but not those of a "
+        "model that has layers with sliding windows, such as Gemma's", min=0, max=10_000,
     )  # fmt: skip
     skip_above: float = setting(
         0.0, "labels that the model already gives this probability have no gradient in that step (0: all have one); on "
-        "a CPU, what follows a row's last other label is then not run backwards. With 0.9, late steps are a tenth "
-        "shorter and more", min=0.0, max=0.999,
+        "a CPU, what follows a row's last other label is then not run backwards, except in models with sliding windows."
+        " With 0.9, late steps are a tenth shorter and more", min=0.0, max=0.999,
     )  # fmt: skip
     epochs: float = setting(1.0, "passes over the rows (ignored when steps is set)", above=0.0, max=1000.0)
     steps: int = setting(0, "optimizer steps (0: from epochs)", min=0, max=10_000_000)
