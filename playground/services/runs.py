@@ -426,7 +426,7 @@ def rename(run: Run, name: str) -> Run:
     write_json(folder / "page.json", {**page, "former_names": former})
     write_json(folder / "config.json", {**settings, "name": name})
     if about := _json(renamed._about_file):
-        about["config"] = {**renamed.about.get("config", {}), "name": name}
+        about["config"] = {**kinds.sound(about, kinds.ABOUT).get("config", {}), "name": name}
         write_json(renamed._about_file, about)
     write_card(renamed)
     return renamed

@@ -29,8 +29,7 @@ def model_choices(services: Services) -> list[tuple[str, str]]:
 
 def first_choices(services: Services, model: str) -> list[tuple[str, str]]:
     """What a page offers when it opens: `model_choices`, or `model` alone while nothing is here yet."""
-    titles = {entry.name: entry.title for entry in services.sources.entries()}
-    return model_choices(services) or [(titles.get(model, model), model)]
+    return model_choices(services) or [(lane_title(services, model, "", ""), model)]
 
 
 def adapter_choices(services: Services) -> list[tuple[str, str]]:

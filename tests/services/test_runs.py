@@ -270,9 +270,8 @@ def test_an_odd_value_beside_the_weights_takes_nothing_from_the_card(paths, key,
     run, odd = (finished(paths, name, **said) for name in ("a", "b"))
     about = json.loads((odd.folder / "adapter" / "playground.json").read_text())
     runs.write_json(odd.folder / "adapter" / "playground.json", {**about, key: value})
-    card, other = runs.card(run), runs.card(odd)
-    titles = [title for title, _ in card.sections]
-    assert {title for title, _ in other.sections} >= {*titles} - {"Versions", "Memory: estimate and measured"}
+    titles, left = ({title for title, _ in runs.card(one).sections} for one in (run, odd))
+    assert left >= titles - {"Versions", "Memory: estimate and measured"}
     assert runs.rename(odd, "c").about["config"]["name"] == "c"
     kept = json.loads((paths.runs / "c" / "adapter" / "playground.json").read_text())
     assert key == "config" or kept[key] == value, "a rename loses nothing"
